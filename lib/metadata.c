@@ -1,0 +1,180 @@
+/*
+ * Metadata: reading it out of a view, and the four changes.  Each change is one edit of a draft, so
+ * that two workers who set different keys at once both succeed: the second one's edit is done again
+ * on top of the first's record.
+ */
+#include "table.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* ---------------------------------------------------------------- reading ------------------- */
+
+int sesstab_metadata(const sesstab_view *view, const char *key, const void **value, size_t *length,
+                     uint64_t *version)
+{
+    struct entry e;
+    size_t at;
+    if (!key || !record_find(view->metadata_, view->metadata_length_, key, &at, &e))
+        return SESSTAB_NOTFOUND;
+    *value = e.value;
+    if (length)
+        *length = e.value_length;
+    if (version)
+        *version = e.version;
+    return SESSTAB_OK;
+}
+
+int sesstab_metadata_next(const sesstab_view *view, size_t *position, sesstab_pair *pair,
+                          uint64_t *version)
+{
+    struct entry e;
+    if (!record_entry(view->metadata_, view->metadata_length_, position, &e))
+        return SESSTAB_NOTFOUND;
+    *pair = (sesstab_pair){ e.key, e.value, e.value_length };
+    if (version)
+        *version = e.version;
+    return SESSTAB_OK;
+}
+
+/* ---------------------------------------------------------------- changing ------------------ */
+
+struct metadata_arguments {
+    const char *key;
+    const void *value;
+    size_t length;
+    bool compare;
+    uint64_t expected, version;
+    int64_t delta, sum;
+    char text[24];              /* a sum's digits, until the record is written */
+};
+
+static int check_key(const char *key)
+{
+    if (!key || !key[0])
+        return SESSTAB_INVALID;
+    return strlen(key) > SESSTAB_KEY_MAX ? SESSTAB_TOOBIG : SESSTAB_OK;
+}
+
+static void drop(struct draft *d, size_t at, const struct entry *e)
+{
+    d->drop_at = (uint32_t)at;
+    d->drop_length = (uint32_t)e->bytes;
+}
+
+static bool find(const struct draft *d, const char *key, size_t *at, struct entry *e)
+{
+    return record_find(d->metadata, d->metadata_length, key, at, e);
+}
+
+static int edit_set(struct context *c, const struct change *change, struct draft *d, void *arguments)
+{
+    struct metadata_arguments *a = arguments;
+    struct entry e;
+    size_t at;
+    (void)c;
+    bool found = find(d, a->key, &at, &e);
+    a->version = found ? e.version : 0;
+    if (a->compare && a->version != a->expected)
+        return SESSTAB_CONFLICT;
+    if (found)
+        drop(d, at, &e);
+    d->key = a->key;
+    d->value = a->value;
+    d->value_length = a->length;
+    a->version = change->version;
+    return SESSTAB_OK;
+}
+
+static int set(sesstab *t, uint64_t handle, struct metadata_arguments *a)
+{
+    int result = check_key(a->key);
+    if (result)
+        return result;
+    if (!a->value && a->length)
+        return SESSTAB_INVALID;
+    if (a->length > SESSTAB_RECORD_MAX)
+        return SESSTAB_TOOBIG;
+    return session_change(t, handle, edit_set, a, NULL);
+}
+
+int sesstab_set(sesstab *t, uint64_t handle, const char *key, const void *value, size_t length)
+{
+    struct metadata_arguments a = { .key = key, .value = value, .length = length };
+    return set(t, handle, &a);
+}
+
+int sesstab_compare_and_set(sesstab *t, uint64_t handle, const char *key, uint64_t expected,
+                            const void *value, size_t length, uint64_t *version)
+{
+    struct metadata_arguments a = { .key = key, .value = value, .length = length, .compare = true,
+                                    .expected = expected };
+    int result = set(t, handle, &a);
+    if (version && (result == SESSTAB_OK || result == SESSTAB_CONFLICT))
+        *version = a.version;
+    return result;
+}
+
+static int edit_delete(struct context *c, const struct change *change, struct draft *d,
+                       void *arguments)
+{
+    struct metadata_arguments *a = arguments;
+    struct entry e;
+    size_t at;
+    (void)c;
+    if (!find(d, a->key, &at, &e))
+        return SESSTAB_NOTFOUND;
+    drop(d, at, &e);
+    d->head.shrunk_version = change->version; /* Redis must lose the field too */
+    return SESSTAB_OK;
+}
+
+int sesstab_delete(sesstab *t, uint64_t handle, const char *key)
+{
+    struct metadata_arguments a = { .key = key };
+    int result = check_key(key);
+    return result ? result : session_change(t, handle, edit_delete, &a, NULL);
+}
+
+/* The whole value is a decimal integer that fits. */
+static bool number(const struct entry *e, int64_t *n)
+{
+    char text[24], more;
+    if (e->value_length == 0 || e->value_length >= sizeof text)
+        return false;
+    memcpy(text, e->value, e->value_length);
+    text[e->value_length] = 0;
+    bool digits = strspn(text, "0123456789-") == e->value_length;
+    if (!digits || sscanf(text, "%" SCNd64 "%c", n, &more) != 1)
+        return false;
+    char again[24]; /* sscanf saturates silently: what does not print as it was read did not fit */
+    snprintf(again, sizeof again, "%" PRId64, *n);
+    return strcmp(again, text) == 0;
+}
+
+static int edit_increment(struct context *c, const struct change *change, struct draft *d,
+                          void *arguments)
+{
+    struct metadata_arguments *a = arguments;
+    struct entry e;
+    size_t at;
+    int64_t n = 0;
+    if (find(d, a->key, &at, &e) && !number(&e, &n))
+        return SESSTAB_NOTNUMBER;
+    if (__builtin_add_overflow(n, a->delta, &a->sum))
+        return SESSTAB_NOTNUMBER;
+    a->length = (size_t)snprintf(a->text, sizeof a->text, "%" PRId64, a->sum);
+    a->value = a->text;
+    return edit_set(c, change, d, a);
+}
+
+int sesstab_increment(sesstab *t, uint64_t handle, const char *key, int64_t delta, int64_t *sum)
+{
+    struct metadata_arguments a = { .key = key, .delta = delta };
+    int result = check_key(key);
+    if (!result)
+        result = session_change(t, handle, edit_increment, &a, NULL);
+    if (result == SESSTAB_OK && sum)
+        *sum = a.sum;
+    return result;
+}

@@ -1,0 +1,495 @@
+/*
+ * Sessions: insert, find, get, touch, state, remove, and the one way in which a live one changes.
+ *
+ *                insert: index CAS             remove, STORED: current CAS
+ *      absent ---------------------> live --------------------------> tombstone
+ *         ^                          |  ^                              |      |
+ *         |                          |  +--- insert: current CAS ------+      | Redis has deleted it
+ *         |      remove, not STORED: |           (next generation)            | (persister): current CAS
+ *         |              current CAS v                                        v
+ *         +---- marked, unlinked -- dead <------------------------------------+
+ *
+ *   a crash leaves         and
+ *   live, not announced    the leader's sweep after a death finds version != durable
+ *   tombstone, not ann.    the same
+ *   dead, still linked     whoever inserts the handle, or the sweep, buries it
+ */
+#include "table.h"
+
+#include "shm/recover.h"
+
+/* ---------------------------------------------------------------- reading ------------------- */
+
+static int view_of(struct context *c, struct slot *s, const struct block *b, uint64_t handle,
+                   sesstab_view *v)
+{
+    uint64_t durable = load_relaxed(&s->durable);
+    if (unlikely(!record_view(c->shm, b, handle, v)))
+        return SESSTAB_CORRUPT;
+    v->last_seen = record_last_seen(s, b);
+    v->pending = record_pending(c->shm, durable, b);
+    return SESSTAB_OK;
+}
+
+int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_view *v)
+{
+    uint64_t current;
+    const struct block *b = record_in(c, s, &current);
+    if (unlikely(!b))
+        return CURRENT_BLOCK(current).at ? SESSTAB_CORRUPT : SESSTAB_NOTFOUND;
+    if (current & CURRENT_TOMB)
+        return SESSTAB_NOTFOUND;
+    return view_of(c, s, b, handle, v);
+}
+
+int sesstab_find(sesstab *t, uint64_t handle, sesstab_view *view)
+{
+    int result = SESSTAB_NOTFOUND;
+    struct context *c = context_for(t, &result);
+    if (unlikely(!c))
+        return result;
+    if (unlikely(!c->depth))
+        return SESSTAB_INVALID;
+    struct slot *s = index_lookup(c, handle);
+    return s ? session_view(c, s, handle, view) : SESSTAB_NOTFOUND;
+}
+
+static const char *moved(const char *p, const char *from, const char *to)
+{
+    return to + (p - from);
+}
+
+/* Copies the record behind its fixed part, and points the view there. */
+static int copy_out(sesstab_view *v, char *buffer, size_t *size)
+{
+    const char *from = v->player;
+    size_t bytes = (size_t)((const char *)v->metadata_ + v->metadata_length_ - from), room = *size;
+    *size = bytes;
+    if (bytes > room)
+        return SESSTAB_TOOBIG;
+    memcpy(buffer, from, bytes);
+    v->player = buffer;
+    v->address = moved(v->address, from, buffer);
+    v->host = moved(v->host, from, buffer);
+    v->type = moved(v->type, from, buffer);
+    v->metadata_ = moved(v->metadata_, from, buffer);
+    return SESSTAB_OK;
+}
+
+int sesstab_get(sesstab *t, uint64_t handle, sesstab_view *view, void *buffer, size_t *size)
+{
+    int result = sesstab_read_begin(t);
+    if (result)
+        return result;
+    sesstab_view v;
+    result = sesstab_find(t, handle, &v);
+    if (result == SESSTAB_OK)
+        result = copy_out(&v, buffer, size);
+    if (result == SESSTAB_OK)
+        *view = v;
+    sesstab_read_end(t);
+    return result;
+}
+
+/* ---------------------------------------------------------------- changing ------------------ */
+
+void draft_next(struct context *c, const struct change *change, struct draft *d)
+{
+    (void)c;
+    d->head.version = change->version;
+    if (!change->pending) /* what to roll back to is wanted while the binding is pending only */
+        d->head.flags &= (uint8_t)~BLOCK_ACKED;
+}
+
+/* A claimed block for the draft: the one of the last attempt if it is large enough. */
+static int claim_for(struct context *c, const struct draft *d, block_ref *r)
+{
+    size_t size = record_size(d);
+    if (size > SESSTAB_RECORD_MAX || d->head.metadata_count + d->pair_count + 1 > UINT16_MAX)
+        return SESSTAB_TOOBIG;
+    if (r->at && block_bytes(c->shm, *r) >= size)
+        return SESSTAB_OK;
+    if (r->at)
+        heap_unclaim(c, RETIRED_BLOCK, r->at);
+    r->at = 0;
+    return error_of(heap_claim_block(c, (uint32_t)size, r));
+}
+
+static void write_block(struct context *c, block_ref r, const struct draft *d, slot_ref slot)
+{
+    struct block *b = block_at(c->shm, r);
+    record_write(d, b);
+    b->slot = slot.at;
+}
+
+/* The record that was current until our CAS: nobody can reach it any more. */
+static void retire_old(struct context *c, block_ref r)
+{
+    struct block *b = block_at(c->shm, r);
+    uint64_t own = load_acquire(&b->own);
+    if (OWN_STATE(own) == OWN_LIVE)
+        heap_retire(c, RETIRED_BLOCK, r.at, &b->own, own);
+}
+
+/* One try to put the draft where `seen` stands. */
+static bool publish(struct context *c, struct slot *s, uint64_t seen, block_ref r, uint64_t version)
+{
+    own_publish(&block_at(c->shm, CURRENT_BLOCK(seen))->own);
+    uint64_t next = CURRENT_WORD(r, version, seen & CURRENT_STORED);
+    if (!cas_exact(&s->current, seen, next)) /* COMMIT: the change is made */
+        return false;
+    own_publish(&block_at(c->shm, r)->own);
+    retire_old(c, CURRENT_BLOCK(seen));
+    return true;
+}
+
+int session_change_slot(struct context *c, struct slot *s, uint64_t handle, change_fn *edit,
+                        void *arguments, struct change *change)
+{
+    block_ref mine = { 0 };
+    int result;
+    for (;;) {
+        uint64_t current;
+        sesstab_view v;
+        struct draft d;
+        change->slot = s;
+        change->durable = load_acquire(&s->durable);
+        change->old = record_in(c, s, &current);
+        result = SESSTAB_NOTFOUND;
+        if (!change->old || (current & CURRENT_TOMB))
+            break;
+        result = SESSTAB_CORRUPT;
+        if (!record_view(c->shm, change->old, handle, &v))
+            break;
+        change->version = change->old->version + 1;
+        change->pending = record_pending(c->shm, change->durable, change->old);
+        record_draft(change->old, &d);
+        draft_next(c, change, &d);
+        if ((result = edit(c, change, &d, arguments)) || (result = claim_for(c, &d, &mine)))
+            break;
+        write_block(c, mine, &d, slot_ref_of(c->shm, s));
+        if (publish(c, s, current, mine, change->version))
+            return SESSTAB_OK;
+    }
+    if (mine.at)
+        heap_unclaim(c, RETIRED_BLOCK, mine.at);
+    return result;
+}
+
+int session_change(sesstab *t, uint64_t handle, change_fn *edit, void *arguments,
+                   struct change *change)
+{
+    struct change unused;
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (unlikely(!c))
+        return result;
+    rcu_enter(c);
+    struct slot *s = index_lookup(c, handle);
+    result = s ? session_change_slot(c, s, handle, edit, arguments, change ? change : &unused)
+               : SESSTAB_NOTFOUND;
+    if (result == SESSTAB_OK)
+        announce(c, s);
+    rcu_exit(c);
+    return result == CHANGE_NONE ? SESSTAB_OK : result;
+}
+
+/* ---------------------------------------------------------------- insert -------------------- */
+
+bool text_fits(const char **text, size_t max, uint8_t *length)
+{
+    if (!*text)
+        *text = "";
+    size_t n = strlen(*text);
+    *length = (uint8_t)n;
+    return n <= max;
+}
+
+static int check_pairs(const sesstab_pair *pairs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!pairs[i].key || !pairs[i].key[0] || (!pairs[i].value && pairs[i].length))
+            return SESSTAB_INVALID;
+        if (strlen(pairs[i].key) > SESSTAB_KEY_MAX || pairs[i].length > SESSTAB_RECORD_MAX)
+            return SESSTAB_TOOBIG;
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(pairs[i].key, pairs[k].key) == 0)
+                return SESSTAB_INVALID;
+    }
+    return SESSTAB_OK;
+}
+
+/* The first version of a slot's next life: above all its earlier ones (their low bits are all that
+ * is left, beside what was acknowledged). */
+static uint64_t first_version(const struct context *c, const struct slot *s)
+{
+    uint64_t current = load_relaxed(&s->current), mask = (UINT64_C(1) << CURRENT_VERSION_BITS) - 1;
+    if (current == 0)
+        return c->shm->header->first_version;
+    uint64_t durable = DURABLE_VERSION(load_relaxed(&s->durable));
+    uint64_t version = (durable & ~mask) | CURRENT_LOW(current);
+    return (version < durable ? version + mask + 1 : version) + 1;
+}
+
+/* Until the table is ready, Redis may hold any handle. */
+static uint64_t stored_flag(struct context *c, bool from_store)
+{
+    bool ready = load_acquire(&c->shm->header->ready);
+    return from_store || (!ready && c->shm->mode != MODE_MEMORY) ? CURRENT_STORED : 0;
+}
+
+static void born_at(struct draft *d, uint64_t version)
+{
+    d->head.version = d->head.born_version = d->head.shrunk_version = version;
+    d->head.bound_version = 0;
+}
+
+static void fill_slot(struct context *c, struct slot *s, const struct draft *d, block_ref r,
+                      uint64_t last_seen, bool from_store)
+{
+    uint64_t incarnation = load_relaxed(&c->shm->header->incarnation);
+    store_relaxed(&s->node.key, d->head.handle);
+    store_relaxed(&s->last_seen, last_seen);
+    store_relaxed(&s->durable, from_store ? DURABLE_WORD(incarnation, d->head.born_version) : 0);
+    store_relaxed(&s->durable_seen, from_store ? last_seen : 0);
+    store_release(&s->current, CURRENT_WORD(r, d->head.version, stored_flag(c, from_store)));
+}
+
+/* EXISTS: somebody linked the handle before us; look again. */
+static int insert_new(struct context *c, struct draft *d, uint64_t last_seen, bool from_store)
+{
+    slot_ref slot;
+    block_ref r = { 0 };
+    int result = error_of(heap_claim_slot(c, &slot));
+    if (result)
+        return result;
+    struct slot *s = slot_at(c->shm, slot);
+    if (!from_store)
+        born_at(d, first_version(c, s));
+    if ((result = claim_for(c, d, &r))) {
+        heap_unclaim(c, RETIRED_SLOT, slot.at);
+        return result;
+    }
+    write_block(c, r, d, slot);
+    fill_slot(c, s, d, r, last_seen, from_store);
+    struct node *twin;
+    if (!index_insert(c, INDEX_HANDLES, slot.at, false, &twin)) {
+        /* Walkers may be looking at the slot, so it takes its grace period. */
+        store_release(&s->current, CURRENT_WORD((block_ref){ 0 }, d->head.version, 0));
+        heap_unclaim(c, RETIRED_BLOCK, r.at);
+        heap_retire(c, RETIRED_SLOT, slot.at, &s->node.life, load_relaxed(&s->node.life));
+        return SESSTAB_EXISTS;
+    }
+    own_publish(&s->node.life);
+    own_publish(&block_at(c->shm, r)->own);
+    announce(c, s);
+    return SESSTAB_OK;
+}
+
+/* The handle's tombstone becomes the new session.  EXISTS: it changed meanwhile; look again. */
+static int revive(struct context *c, struct slot *s, uint64_t current, const struct block *old,
+                  struct draft *d, uint64_t last_seen)
+{
+    block_ref r = { 0 };
+    born_at(d, old->version + 2); /* the tombstone is old + 1 */
+    int result = claim_for(c, d, &r);
+    if (result)
+        return result;
+    write_block(c, r, d, slot_ref_of(c->shm, s));
+    if (!publish(c, s, current, r, d->head.version)) {
+        heap_unclaim(c, RETIRED_BLOCK, r.at);
+        return SESSTAB_EXISTS;
+    }
+    if (load_relaxed(&s->last_seen) < last_seen)
+        store_relaxed(&s->last_seen, last_seen);
+    announce(c, s);
+    return SESSTAB_OK;
+}
+
+int session_insert(struct context *c, struct draft *d, uint64_t last_seen, bool from_store)
+{
+    for (;;) {
+        uint64_t current;
+        struct slot *s = index_lookup(c, d->head.handle);
+        if (!s) {
+            int result = insert_new(c, d, last_seen, from_store);
+            if (result != SESSTAB_EXISTS)
+                return result;
+            continue;
+        }
+        const struct block *b = record_in(c, s, &current);
+        if (!CURRENT_BLOCK(current).at) {
+            recover_bury(c, slot_ref_of(c->shm, s));
+            continue;
+        }
+        if (!b)
+            return SESSTAB_CORRUPT;
+        if (!(current & CURRENT_TOMB) || from_store)
+            return SESSTAB_EXISTS;
+        int result = revive(c, s, current, b, d, last_seen);
+        if (result != SESSTAB_EXISTS)
+            return result;
+    }
+}
+
+static int draft_of_info(struct context *c, const sesstab_info *info, struct draft *d)
+{
+    struct block *h = &d->head;
+    memset(d, 0, sizeof *d);
+    d->player = "";
+    d->address = info->address;
+    d->host = info->host;
+    d->type = info->type;
+    d->pairs = info->metadata;
+    d->pair_count = info->metadata_count;
+    if (!text_fits(&d->address, SESSTAB_ADDRESS_MAX, &h->address_length) ||
+        !text_fits(&d->host, SESSTAB_HOST_MAX, &h->host_length) ||
+        !text_fits(&d->type, SESSTAB_TYPE_MAX, &h->type_length))
+        return SESSTAB_TOOBIG;
+    if (d->pair_count > SESSTAB_RECORD_MAX)
+        return SESSTAB_TOOBIG;
+    int result = check_pairs(d->pairs, d->pair_count);
+    if (!result && record_size(d) > SESSTAB_RECORD_MAX)
+        result = SESSTAB_TOOBIG;
+    h->connected_at = info->connected_at ? info->connected_at : shm_now();
+    h->owner = c->worker;
+    h->state = SESSTAB_CONNECTED;
+    return result;
+}
+
+static int insert_assigned(struct context *c, uint64_t *handle, struct draft *d)
+{
+    int result;
+    do {
+        d->head.handle = atomic_fetch_add(&c->shm->header->next_handle, 1);
+        result = session_insert(c, d, d->head.connected_at, false);
+    } while (result == SESSTAB_EXISTS);
+    if (result == SESSTAB_OK)
+        *handle = d->head.handle;
+    return result;
+}
+
+int sesstab_insert(sesstab *t, uint64_t *handle, const sesstab_info *info)
+{
+    const sesstab_info none = { 0 };
+    struct draft d;
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (!c || (result = draft_of_info(c, info ? info : &none, &d)))
+        return result;
+    d.head.handle = *handle;
+    rcu_enter(c);
+    d.head.generation = atomic_fetch_add(&t->shm.header->next_generation, 1);
+    result = *handle ? session_insert(c, &d, d.head.connected_at, false)
+                     : insert_assigned(c, handle, &d);
+    rcu_exit(c);
+    return result;
+}
+
+/* ---------------------------------------------------------------- touch --------------------- */
+
+int sesstab_touch(sesstab *t, uint64_t handle, uint64_t now)
+{
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (unlikely(!c))
+        return result;
+    if (!now)
+        now = shm_now();
+    rcu_enter(c);
+    struct slot *s = index_lookup(c, handle);
+    uint64_t current = s ? load_acquire(&s->current) : 0;
+    if (unlikely(!CURRENT_BLOCK(current).at || (current & CURRENT_TOMB))) {
+        result = SESSTAB_NOTFOUND;
+    } else if (load_relaxed(&s->last_seen) < now) {
+        store_relaxed(&s->last_seen, now); /* COMMIT; see record_last_seen() for late ones */
+        announce(c, s);
+    }
+    rcu_exit(c);
+    return result;
+}
+
+/* ---------------------------------------------------------------- state --------------------- */
+
+struct state_arguments { sesstab_state wanted, before; };
+
+static bool state_allowed(sesstab_state wanted, bool bound)
+{
+    return wanted == SESSTAB_DETACHED || bound == (wanted == SESSTAB_LOGGED_IN);
+}
+
+static int edit_state(struct context *c, const struct change *change, struct draft *d, void *arguments)
+{
+    struct state_arguments *a = arguments;
+    a->before = (sesstab_state)change->old->state;
+    if (!state_allowed(a->wanted, d->head.player_length != 0))
+        return SESSTAB_INVALID;
+    if (a->before == a->wanted)
+        return CHANGE_NONE;
+    if (a->before == SESSTAB_DETACHED)
+        d->head.owner = c->worker;
+    d->head.state = (uint8_t)a->wanted;
+    return SESSTAB_OK;
+}
+
+int sesstab_set_state(sesstab *t, uint64_t handle, sesstab_state state, sesstab_state *old)
+{
+    struct state_arguments a = { .wanted = state };
+    if ((unsigned)state >= SESSTAB_STATE_COUNT)
+        return SESSTAB_INVALID;
+    int result = session_change(t, handle, edit_state, &a, NULL);
+    if (result == SESSTAB_OK && old)
+        *old = a.before;
+    return result;
+}
+
+/* ---------------------------------------------------------------- remove -------------------- */
+
+static void collect_hints(struct context *c, struct slot *s, uint32_t player, uint32_t acked)
+{
+    slot_ref r = slot_ref_of(c->shm, s);
+    if (player)
+        hint_collect(c, player, r);
+    if (acked && acked != player)
+        hint_collect(c, acked, r);
+}
+
+static int remove_slot(struct context *c, struct slot *s)
+{
+    for (;;) {
+        uint64_t current;
+        const struct block *b = record_in(c, s, &current);
+        if (!CURRENT_BLOCK(current).at || (current & CURRENT_TOMB))
+            return SESSTAB_NOTFOUND;
+        if (!b)
+            return SESSTAB_CORRUPT;
+        bool stored = current & CURRENT_STORED;
+        uint32_t player = b->player_hash, acked = b->flags & BLOCK_ACKED ? b->acked_hash : 0;
+        block_ref r = CURRENT_BLOCK(current), after = stored ? r : (block_ref){ 0 };
+        uint64_t next = CURRENT_WORD(after, b->version + 1, stored ? CURRENT_STORED | CURRENT_TOMB : 0);
+        own_publish(&block_at(c->shm, r)->own);
+        if (!cas_exact(&s->current, current, next)) /* COMMIT: removed */
+            continue;
+        if (stored)
+            announce(c, s);
+        else
+            retire_old(c, r);
+        collect_hints(c, s, player, acked);
+        if (!stored)
+            recover_bury(c, slot_ref_of(c->shm, s));
+        return SESSTAB_OK;
+    }
+}
+
+int sesstab_remove(sesstab *t, uint64_t handle)
+{
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (!c)
+        return result;
+    rcu_enter(c);
+    struct slot *s = index_lookup(c, handle);
+    result = s ? remove_slot(c, s) : SESSTAB_NOTFOUND;
+    rcu_exit(c);
+    return result;
+}

@@ -1,0 +1,393 @@
+/*
+ * sesstab - a lock-free session table in POSIX shared memory, with Redis behind it.
+ *
+ * This is the only public header of libsesstab, and its manual.
+ *
+ * A *table* lives in a POSIX shared-memory segment.  Every process that opens it (a *worker*) sees
+ * the same *sessions*: it looks one up in nanoseconds without a lock or a system call, and changes
+ * it in place.  A separate process, the *persister*, carries every change to Redis.
+ *
+ *     sesstab *t;
+ *     sesstab_open("/mush", &(sesstab_options){ .create = true }, &t);
+ *     sesstab_insert(t, &handle, &(sesstab_info){ .address = "192.0.2.7", .type = "telnet" });
+ *     sesstab_read_begin(t);
+ *     sesstab_view s;
+ *     if (sesstab_find(t, handle, &s) == SESSTAB_OK)
+ *         printf("%s has been here since %" PRIu64 "\n", s.player, s.connected_at);
+ *     sesstab_read_end(t);
+ *
+ * GENERAL RULES
+ *
+ *   Threads    Every function may be called by any number of threads of any number of processes at
+ *              once.  A thread needs no set-up; its state is made on its first call and given back
+ *              when it ends.  sesstab_close() alone must not run beside other calls on that table.
+ *   Fork       A child may use its parent's table handle at once: it becomes a worker of its own on
+ *              its first call.  A read section that was open in the parent has ended in the child.
+ *              The first call opens the segment by name: a child that drops privileges, changes
+ *              root or gets a private /dev/shm calls sesstab_attach() before it does so.
+ *   Signals    No function may be called from a signal handler.  Signals may arrive at any time;
+ *              the waits inside are restarted.
+ *   Cancel     A thread must not be cancelled asynchronously inside a call.
+ *   Death      Any process may be killed at any instruction; the others go on.
+ *   Blocking   Only sesstab_bind(), sesstab_unbind(), sesstab_wait_ready() and sesstab_open() ever
+ *              wait, each of the first three no longer than the time it is given.  A call that
+ *              finds no free memory may extend the segment by one step (two system calls).
+ *   Results    0 (SESSTAB_OK) is success; every other value is listed under sesstab_error, and
+ *              nothing has changed unless the function says otherwise.
+ *   Time       Times are milliseconds since the Unix epoch (sesstab_now()), time-outs milliseconds.
+ *   Strings    In: NUL-terminated, NULL is "".  Out: NUL-terminated, owned by the table, valid
+ *              until the read section ends (a view) or as long as the caller's buffer (a copy).
+ */
+#ifndef SESSTAB_H
+#define SESSTAB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SESSTAB_VERSION "0.1.0"
+
+#define SESSTAB_API __attribute__((visibility("default")))
+
+/* ---------------------------------------------------------------- limits ---------------- */
+
+enum {
+    SESSTAB_NAME_MAX = 200,          /* bytes in a table's name, the leading slash counted        */
+    SESSTAB_PLAYER_MAX = 255,        /* bytes in a player                                         */
+    SESSTAB_ADDRESS_MAX = 63,        /* bytes in an address                                       */
+    SESSTAB_HOST_MAX = 255,          /* bytes in a host name                                      */
+    SESSTAB_TYPE_MAX = 31,           /* bytes in a connection type                                */
+    SESSTAB_KEY_MAX = 255,           /* bytes in a metadata key, at least 1                       */
+    SESSTAB_RECORD_MAX = 64 * 1024,  /* bytes of a whole session's record, all of it counted      */
+    SESSTAB_WORKERS_MAX = 1024,      /* processes attached to one table                           */
+    SESSTAB_THREADS_MAX = 4096,      /* threads using one table                                   */
+    SESSTAB_TABLES_MAX = 16          /* tables open in one process                                */
+};
+
+/* ---------------------------------------------------------------- results --------------- */
+
+/* The one list of results: name, text. */
+#define SESSTAB_ERRORS(X)                                                                          \
+    X(OK, "success")                                                                               \
+    X(EXISTS, "the handle is already in use by a live session")                                    \
+    X(NOTFOUND, "no such session, key or table")                                                   \
+    X(REFUSED, "Redis refused the change; it has been rolled back")                                \
+    X(UNKNOWN, "the deadline passed before Redis answered; the change is pending")                 \
+    X(CONFLICT, "the value was changed by somebody else meanwhile")                                \
+    X(INVALID, "an argument is not valid")                                                         \
+    X(TOOBIG, "a string, a value, the record or the answer is too long")                           \
+    X(NOTNUMBER, "the value is not an integer, or the sum does not fit into 64 bits")              \
+    X(NOMEMORY, "no memory is left, in the table or in the process")                               \
+    X(NOSPACE, "/dev/shm is full: make it larger, or remove what is not needed")                   \
+    X(LIMIT, "too many workers, threads or tables")                                                \
+    X(PERMISSION, "the object's owner, mode or type is not trustworthy, or access was denied")     \
+    X(NOTATABLE, "the object is not a sesstab table, or it is damaged")                            \
+    X(WRONGVERSION, "the table was made by another version of sesstab")                            \
+    X(STALE, "the table's name was removed or now means another segment")                          \
+    X(UNSUPPORTED, "the system lacks something that the table needs")                              \
+    X(CORRUPT, "a session's record is damaged; it has not been used")                              \
+    X(TIMEOUT, "the time is up")                                                                   \
+    X(SYSTEM, "a system call failed")
+
+typedef enum sesstab_error {
+#define X(name, text) SESSTAB_##name,
+    SESSTAB_ERRORS(X)
+#undef X
+    SESSTAB_ERROR_COUNT
+} sesstab_error;
+
+/* The text of a result; "unknown result" for a number that is none.  Static; never NULL. */
+SESSTAB_API const char *sesstab_strerror(int error);
+
+/*
+ * What exactly went wrong in this thread's last sesstab_open(), sesstab_attach() or sesstab_unlink()
+ * that failed: one sentence that names the object, what was found and what to do.  Valid until this
+ * thread's next such call; never NULL.
+ */
+SESSTAB_API const char *sesstab_error_detail(void);
+
+/* ---------------------------------------------------------------- tables ---------------- */
+
+typedef struct sesstab sesstab;
+
+typedef enum sesstab_mode {
+    SESSTAB_SELECTIVE = 0, /* bind and unbind wait for Redis, everything else is written behind  */
+    SESSTAB_MEMORY = 1     /* no Redis: every change is final at once                            */
+} sesstab_mode;
+
+typedef struct sesstab_options {
+    bool create;            /* make the table if there is none                                    */
+    uint32_t permissions;   /* the segment's access mode, as for chmod; 0: 0600.  An existing
+                               segment that allows more than this is refused                      */
+    uint32_t owner;         /* a user id that may own the segment, besides root and the caller    */
+    int64_t group;          /* when created: the segment's group id; 0: the process's own         */
+    sesstab_mode mode;      /* when created                                                       */
+    uint64_t max_bytes;     /* when created: the segment never grows beyond; 0: 16 GiB.
+                               Only address space is taken; memory is, as it is needed            */
+    /* For tests: small capacities and counters that are about to overflow. */
+    uint32_t ring_entries;  /* when created: entries in a change ring, a power of two from 4 to
+                               512; 0: 512                                                        */
+    uint64_t first_version; /* when created: where sessions' versions start; 0: 1                 */
+    bool full_fences;       /* when created: do without membarrier(2)                             */
+} sesstab_options;
+
+/*
+ * Opens the table NAME ("/name": a slash, then letters, digits, '.', '_', '-'), and with
+ * options->create makes it if there is none.  OPTIONS may be NULL.  Two processes that create at
+ * once get the same table: it appears complete or not at all.  *TABLE is owned by the process;
+ * sesstab_close() gives it back.  Opening the same name twice gives two independent handles.
+ *
+ * OK · INVALID (name or option) · NOTFOUND (no such table, and not asked to create) · PERMISSION ·
+ * NOTATABLE · WRONGVERSION · NOSPACE · NOMEMORY (address space) · LIMIT · UNSUPPORTED (locks or
+ * membarrier do not work here) · STALE (unlinked while opening) · SYSTEM.
+ */
+SESSTAB_API int sesstab_open(const char *name, const sesstab_options *options, sesstab **table);
+
+/*
+ * Leaves the table and frees the handle; sessions stay, those owned by this process become detached
+ * when the persister notices.  In a forked child it leaves the parent's attachment alone.  No other
+ * thread may be using the handle.  NULL is allowed.
+ */
+SESSTAB_API void sesstab_close(sesstab *table);
+
+/*
+ * Removes the table's name.  Processes that have it open keep using their memory, but nobody can
+ * open it again, forked children can't become workers and it can't grow.
+ * OK · INVALID · NOTFOUND · PERMISSION · SYSTEM.
+ */
+SESSTAB_API int sesstab_unlink(const char *name);
+
+/*
+ * Makes this process a worker now rather than on its first use of the table: for a forked child
+ * that is about to lose sight of /dev/shm.  OK (also when it is one already) · STALE · PERMISSION ·
+ * LIMIT · NOMEMORY · UNSUPPORTED · SYSTEM.
+ *
+ * Every function below can return these too, when it is a thread's or a forked child's first.
+ */
+SESSTAB_API int sesstab_attach(sesstab *table);
+
+/*
+ * True when the persister has loaded Redis into the table: from then on what is not in the table
+ * does not exist.  A table in mode MEMORY is always ready.  wait: OK · TIMEOUT.
+ */
+SESSTAB_API bool sesstab_ready(sesstab *table);
+SESSTAB_API int sesstab_wait_ready(sesstab *table, int timeout_ms);
+
+/* Now, in milliseconds since the Unix epoch (a few milliseconds coarse; no system call). */
+SESSTAB_API uint64_t sesstab_now(void);
+
+/* ---------------------------------------------------------------- sessions -------------- */
+
+#define SESSTAB_STATES(X)                                                                          \
+    X(CONNECTED, "connected")   /* a connection, nobody logged in                               */ \
+    X(ACCOUNT, "account")       /* in account mode: known, but not yet playing                  */ \
+    X(LOGGED_IN, "logged-in")   /* bound to a player                                            */ \
+    X(DETACHED, "detached")     /* its owner is gone; it can be taken over or removed           */
+
+typedef enum sesstab_state {
+#define X(name, text) SESSTAB_##name,
+    SESSTAB_STATES(X)
+#undef X
+    SESSTAB_STATE_COUNT
+} sesstab_state;
+
+/* "connected", "account", "logged-in", "detached"; "?" for a number that is none. */
+SESSTAB_API const char *sesstab_state_name(int state);
+
+/* A byte string under a key. */
+typedef struct sesstab_pair {
+    const char *key;
+    const void *value;
+    size_t length;
+} sesstab_pair;
+
+/* What a new session starts with. */
+typedef struct sesstab_info {
+    const char *address; /* "203.0.113.7" */
+    const char *host;    /* "dsl-7.example.net" */
+    const char *type;    /* "telnet", "websocket", ... */
+    uint64_t connected_at; /* 0: now */
+    const sesstab_pair *metadata;
+    size_t metadata_count;
+} sesstab_info;
+
+/* A session as a reader sees it. */
+typedef struct sesstab_view {
+    uint64_t handle;
+    uint64_t generation;   /* differs between two sessions that had the same handle            */
+    uint64_t version;      /* counts this session's published changes                          */
+    uint64_t connected_at; /* ms                                                               */
+    uint64_t last_seen;    /* ms, at least connected_at                                        */
+    const char *player;    /* "" when bound to nobody                                          */
+    const char *address, *host, *type;
+    uint32_t owner;        /* a worker, see sesstab_owner_alive(); 0: none                     */
+    uint16_t player_length, metadata_count;
+    uint8_t state;         /* sesstab_state                                                    */
+    bool pending;          /* the binding still waits for Redis                                */
+    const void *metadata_;        /* private */
+    uint32_t metadata_length_;    /* private */
+} sesstab_view;
+
+/*
+ * Inserts a session, owned by the calling worker, in state CONNECTED.  *HANDLE is its number, chosen
+ * by the caller, or 0 to let the table choose one and store it there.
+ * OK · EXISTS (a live session has the handle; nothing changed) · INVALID (empty key, same key twice)
+ * · TOOBIG · NOMEMORY · NOSPACE · STALE (the table had to grow and can't).
+ */
+SESSTAB_API int sesstab_insert(sesstab *table, uint64_t *handle, const sesstab_info *info);
+
+/*
+ * A read section: between begin and end, views stay valid and unchanging whatever others do.
+ * Neither waits nor makes a system call (but a thread's first).  Sections nest.  Keep them short:
+ * a section that stays open, also because its process was stopped, keeps what was alive when it
+ * began from being reused, and never more.  begin: OK, or what sesstab_attach() returns; end must
+ * not be called after a begin that failed.
+ */
+SESSTAB_API int sesstab_read_begin(sesstab *table);
+SESSTAB_API void sesstab_read_end(sesstab *table);
+
+/* Finds a session, without copying; inside a read section only.  OK · NOTFOUND · CORRUPT. */
+SESSTAB_API int sesstab_find(sesstab *table, uint64_t handle, sesstab_view *view);
+
+/*
+ * Copies a session.  *VIEW then points into BUFFER, needs no read section and stays the caller's.
+ * *SIZE is the buffer's size; it becomes the size needed (at most SESSTAB_RECORD_MAX).
+ * OK · NOTFOUND · TOOBIG (the buffer is too small) · CORRUPT.
+ */
+SESSTAB_API int sesstab_get(sesstab *table, uint64_t handle, sesstab_view *view, void *buffer,
+                            size_t *size);
+
+/*
+ * Says that the session was active at NOW (ms; 0: sesstab_now()).  last_seen never goes back.
+ * Allocates nothing, waits for nothing.  OK · NOTFOUND.
+ */
+SESSTAB_API int sesstab_touch(sesstab *table, uint64_t handle, uint64_t now);
+
+/*
+ * Sets the state, and stores the one before in *OLD unless that is NULL.  LOGGED_IN needs a player
+ * (use sesstab_bind()).  The caller becomes the owner if the old state was DETACHED.
+ * OK · NOTFOUND · INVALID · NOMEMORY · NOSPACE.
+ */
+SESSTAB_API int sesstab_set_state(sesstab *table, uint64_t handle, sesstab_state state,
+                                  sesstab_state *old);
+
+/*
+ * Removes the session: gone for every worker at once, and gone from Redis soon, even when this
+ * process dies right after.  Allocates nothing.  OK · NOTFOUND.
+ */
+SESSTAB_API int sesstab_remove(sesstab *table, uint64_t handle);
+
+/* True unless the worker is proved dead (or OWNER is 0).  Costs a few system calls. */
+SESSTAB_API bool sesstab_owner_alive(sesstab *table, uint32_t owner);
+
+/* The calling process as an owner; never 0 after a successful first call. */
+SESSTAB_API uint32_t sesstab_self(sesstab *table);
+
+/* ---------------------------------------------------------------- metadata -------------- */
+
+/*
+ * Each key's value has a version of its own: the session's version at the change that set it.
+ * All four: OK · NOTFOUND (no such session) · INVALID (empty key) · TOOBIG · NOMEMORY · NOSPACE.
+ */
+
+/* Sets KEY to LENGTH bytes at VALUE. */
+SESSTAB_API int sesstab_set(sesstab *table, uint64_t handle, const char *key, const void *value,
+                            size_t length);
+
+/* Deletes KEY; NOTFOUND too when there is no such key. */
+SESSTAB_API int sesstab_delete(sesstab *table, uint64_t handle, const char *key);
+
+/*
+ * Sets KEY only if its version is EXPECTED (0: only if there is no such key), and stores the new
+ * version in *VERSION unless that is NULL.  CONFLICT when it is another; *VERSION is then that one.
+ */
+SESSTAB_API int sesstab_compare_and_set(sesstab *table, uint64_t handle, const char *key,
+                                        uint64_t expected, const void *value, size_t length,
+                                        uint64_t *version);
+
+/*
+ * Adds DELTA to the decimal integer under KEY (a missing key is 0) and stores the sum in *SUM
+ * unless that is NULL.  NOTNUMBER when the value is no integer or the sum would not fit.
+ */
+SESSTAB_API int sesstab_increment(sesstab *table, uint64_t handle, const char *key, int64_t delta,
+                                  int64_t *sum);
+
+/*
+ * Looks KEY up in a view.  *VALUE points into the view (with a NUL behind the value); *LENGTH and
+ * *VERSION, either may be NULL, are its length and version.  OK · NOTFOUND.
+ */
+SESSTAB_API int sesstab_metadata(const sesstab_view *view, const char *key, const void **value,
+                                 size_t *length, uint64_t *version);
+
+/*
+ * Walks the metadata of a view in no particular order.  *POSITION starts at 0.
+ * OK (PAIR, and *VERSION unless NULL, are filled) · NOTFOUND (no more).
+ */
+SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position,
+                                      sesstab_pair *pair, uint64_t *version);
+
+/* ---------------------------------------------------------------- bindings -------------- */
+
+/*
+ * Binds the session to PLAYER (not empty), in state LOGGED_IN, owned by the caller, and waits until
+ * Redis has it, at most TIMEOUT_MS (0: do not wait).  Everybody sees the binding at once, marked
+ * `pending` until Redis has acknowledged it.
+ *
+ *   OK       durable: Redis acknowledged this binding, or a later change on top of it.
+ *   REFUSED  Redis said no.  The binding was rolled back to the last acknowledged one before this
+ *            was said.
+ *   UNKNOWN  the time is up.  The binding stays, pending, and will be resolved.
+ *   NOTFOUND there is no such session, or it was removed while this call waited.
+ *   INVALID · TOOBIG · NOMEMORY · NOSPACE: nothing changed.
+ *
+ * In mode MEMORY the answer is OK at once.
+ */
+SESSTAB_API int sesstab_bind(sesstab *table, uint64_t handle, const char *player, int timeout_ms);
+
+/*
+ * Takes the binding away, in state CONNECTED; otherwise as sesstab_bind().  OK at once when the
+ * session is bound to nobody and nothing is pending.
+ */
+SESSTAB_API int sesstab_unbind(sesstab *table, uint64_t handle, int timeout_ms);
+
+/* ---------------------------------------------------------------- iteration ------------- */
+
+/*
+ * A position in a walk over sessions.  {0} walks the whole table; sesstab_part() a part of it.
+ * It may be kept, copied to another process and resumed at any time while it is not `open_`.
+ */
+typedef struct sesstab_cursor {
+    uint64_t next_, end_;
+    bool open_;
+} sesstab_cursor;
+
+/* A cursor over part INDEX (from 0) of PARTS: together they see what one {0} cursor sees. */
+SESSTAB_API sesstab_cursor sesstab_part(sesstab *table, unsigned index, unsigned parts);
+
+/*
+ * The next session, in no particular order.  A session that is there during the whole walk is seen
+ * once; one that comes or goes meanwhile, at most once for each time that it was inserted.  *VIEW is
+ * valid until the next call with this cursor, which leaves and enters the read section by itself.
+ * OK · NOTFOUND (no more; the section is left) · CORRUPT (one session was skipped; go on).
+ */
+SESSTAB_API int sesstab_next(sesstab *table, sesstab_cursor *cursor, sesstab_view *view);
+
+/* Leaves the section of a walk that is not run to its end.  The cursor can be resumed. */
+SESSTAB_API void sesstab_pause(sesstab *table, sesstab_cursor *cursor);
+
+/*
+ * Calls FUNCTION for every session bound to PLAYER, by an index, inside a read section, until it
+ * returns nonzero.  OK · what FUNCTION returned · INVALID.
+ */
+SESSTAB_API int sesstab_by_player(sesstab *table, const char *player,
+                                  int (*function)(const sesstab_view *view, void *context),
+                                  void *context);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,805 @@
+#include "store.h"
+
+#include "lib/table.h"
+#include "shm/recover.h"
+#include "shm/ring.h"
+#include "shm/wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* The background sweep: a whole round starts this often, and no more chunks are looked at per
+ * millisecond, so that a large idle table costs next to nothing. */
+enum { SWEEP_PERIOD_MS = 10000, SWEEP_MS_PER_CHUNK = 20, SWEEP_CHUNKS_PER_TAKE = 8 };
+
+struct sweep {
+    bool running, thorough;  /* thorough: somebody died; as fast as it goes, and hints are set anew */
+    uint64_t chunk;
+    int64_t started, next;   /* monotonic ms */
+};
+
+struct scan {
+    bool running;
+    uint64_t chunk;
+    unsigned word;
+};
+
+struct store {
+    sesstab *table;
+    void *lock_page;                  /* leadership */
+    uint64_t waiting[THREADS / 64];   /* tickets that this leader knows to wait */
+    struct scan scan;                 /* of the dirty bits */
+    struct sweep sweep;
+    uint64_t damaged;
+};
+
+static struct context *context_in(struct store *s)
+{
+    int result;
+    return context_for(s->table, &result);
+}
+
+struct store *store_open(sesstab *table)
+{
+    struct store *s = calloc(1, sizeof *s);
+    if (s)
+        s->table = table;
+    return s;
+}
+
+void store_close(struct store *s)
+{
+    if (s->lock_page) {
+        store_relaxed(&s->table->shm.header->leader, 0);
+        munmap(s->lock_page, PAGE_BYTES);
+    }
+    free(s);
+}
+
+uint64_t store_creation_id(const struct store *s) { return s->table->shm.creation_id; }
+bool store_is_ready(const struct store *s) { return sesstab_ready(s->table); }
+
+uint32_t store_incarnation(const struct store *s)
+{
+    return load_relaxed(&s->table->shm.header->incarnation);
+}
+
+/* ---------------------------------------------------------------- leadership ---------------- */
+
+static void sweep_everything(struct store *s)
+{
+    s->sweep.running = s->sweep.thorough = true;
+    s->sweep.chunk = 0;
+    s->sweep.started = monotonic_ms();
+}
+
+static void scan_everything(struct store *s)
+{
+    s->scan = (struct scan){ .running = true };
+}
+
+bool store_lead(struct store *s)
+{
+    struct shm *shm = &s->table->shm;
+    struct context *c = context_in(s);
+    if (!s->lock_page && (!c || lock_hold(shm, LOCK_OF_LEADER, &s->lock_page))) {
+        s->lock_page = NULL;
+        return false;
+    }
+    store_relaxed(&shm->header->leader, c->worker);
+    /* The former leader's knowledge is gone: any bit may be clear, any ticket taken. */
+    memset(s->waiting, 0xff, sizeof s->waiting);
+    scan_everything(s);
+    sweep_everything(s);
+    return true;
+}
+
+/* ---------------------------------------------------------------- sleeping ------------------ */
+
+static bool any_bit(const atomic_u64 *words, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (load_relaxed(&words[i]))
+            return true;
+    return false;
+}
+
+static bool urgent_work(const struct store *s)
+{
+    return any_bit(s->table->shm.urgent, THREADS / 64);
+}
+
+static bool other_work(const struct store *s)
+{
+    const struct shm *shm = &s->table->shm;
+    return any_bit(shm->ready, THREADS / 64) || load_relaxed(&shm->header->overflow) ||
+           load_relaxed(&shm->header->sweep_wanted) || s->scan.running || s->sweep.running;
+}
+
+bool store_busy(const struct store *s)
+{
+    return urgent_work(s) || other_work(s);
+}
+
+bool store_sleep(struct store *s, bool deep, int timeout_ms)
+{
+    struct header *h = s->table->shm.header;
+    int64_t deadline = monotonic_ms() + timeout_ms, left = timeout_ms;
+    bool work;
+    do {
+        uint32_t seq = load_acquire(&h->wake_seq);
+        atomic_store(&h->sleeping, deep ? 1 : 2); /* store_sleep:D */
+        work = urgent_work(s) || (deep && other_work(s));
+        /* At most 100 ms: a waker may die between its bit and its wake (H11). */
+        if (!work && left > 0)
+            futex_wait(&h->wake_seq, seq, left < 100 ? (int)left : 100);
+        atomic_store(&h->sleeping, 0);
+        work = work || urgent_work(s) || (deep && other_work(s));
+        left = deadline - monotonic_ms();
+    } while (!work && left > 0);
+    return work;
+}
+
+/* ---------------------------------------------------------------- tickets ------------------- */
+
+static void answer(struct ticket *k, uint64_t word, enum ticket_state verdict)
+{
+    if (cas_exact(&k->word, word, TICKET_WORD(TICKET_SEQ(word), verdict))) /* COMMIT: said */
+        futex_wake_all((atomic_u32 *)&k->word);
+}
+
+/* What can be said about a ticket's version when Redis has DURABLE and the current record's binding
+ * was made at BOUND: rolled back, durable, or nothing yet. */
+static enum ticket_state judge(uint64_t version, uint64_t bound, uint64_t durable)
+{
+    if (bound < version)
+        return TICKET_REFUSED;
+    return durable >= version ? TICKET_DURABLE : TICKET_WAITING;
+}
+
+/* Answers the ticket if it can be answered already; WAITING if it can't. */
+static enum ticket_state judge_ticket(struct store *s, struct context *c, const struct ticket *k)
+{
+    struct shm *shm = &s->table->shm;
+    slot_ref r = { load_relaxed(&k->slot) };
+    if (!slot_ref_valid(shm, r))
+        return TICKET_GONE;
+    struct slot *slot = slot_at(shm, r);
+    if (load_acquire(&slot->node.birth) > c->hi)
+        rcu_extend(c);
+    uint64_t current, word = load_acquire(&slot->durable);
+    const struct block *b = record_in(c, slot, &current);
+    if (!b || (current & CURRENT_TOMB) || b->handle != load_relaxed(&k->handle) ||
+        b->generation != load_relaxed(&k->generation))
+        return TICKET_GONE;
+    bool same_store = DURABLE_INCARNATION(word) == store_incarnation(s);
+    return judge(load_relaxed(&k->version), b->bound_version,
+                 same_store ? DURABLE_VERSION(word) : 0);
+}
+
+typedef void ticket_fn(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context);
+
+/* Calls FUNCTION for every ticket that waits; forgets the others. */
+static void each_waiting(struct store *s, ticket_fn *function, void *context)
+{
+    for (unsigned i = 0; i < THREADS / 64; i++) {
+        for (uint64_t bits = s->waiting[i]; bits; bits &= bits - 1) {
+            unsigned index = i * 64 + (unsigned)__builtin_ctzll(bits);
+            struct ticket *k = &s->table->shm.tickets[index];
+            uint64_t word = load_acquire(&k->word);
+            if (TICKET_STATE(word) != TICKET_WAITING)
+                s->waiting[i] &= ~(bits & -bits);
+            else
+                function(s, index, k, word, context);
+        }
+    }
+}
+
+static void collect_urgent(struct store *s)
+{
+    atomic_u64 *urgent = s->table->shm.urgent;
+    for (unsigned i = 0; i < THREADS / 64; i++)
+        if (load_relaxed(&urgent[i]))
+            s->waiting[i] |= atomic_exchange(&urgent[i], 0);
+}
+
+/* ---------------------------------------------------------------- taking -------------------- */
+
+struct taking {
+    struct context *c;
+    struct store_image *images;
+    size_t count, urgent, max;
+};
+
+/* Clears the slot's dirty bit; was it set? */
+static bool clear_dirty(struct shm *shm, slot_ref r)
+{
+    uint64_t bit;
+    atomic_u64 *word = dirty_word(shm, r, &bit);
+    return atomic_fetch_and(word, ~bit) & bit;
+}
+
+static void set_dirty(struct shm *shm, slot_ref r)
+{
+    uint64_t bit;
+    atomic_u64 *word = dirty_word(shm, r, &bit);
+    if (!(load_relaxed(word) & bit))
+        atomic_fetch_or(word, bit);
+}
+
+static void give(struct taking *k, slot_ref r, bool urgent)
+{
+    for (size_t i = 0; i < k->urgent; i++)
+        if (k->images[i].slot.at == r.at)
+            return;
+    k->images[k->count++] = (struct store_image){ .slot = r, .urgent = urgent };
+    k->urgent += urgent;
+}
+
+static void take_ticket(struct store *s, unsigned index, struct ticket *ticket, uint64_t word,
+                        void *context)
+{
+    struct taking *k = context;
+    (void)index;
+    if (k->count == k->max)
+        return;
+    enum ticket_state state = judge_ticket(s, k->c, ticket);
+    slot_ref r = { load_relaxed(&ticket->slot) };
+    if (load_acquire(&ticket->word) != word)
+        return; /* its caller has taken it back while we read its fields */
+    if (state != TICKET_WAITING) {
+        answer(ticket, word, state);
+        return;
+    }
+    clear_dirty(&s->table->shm, r);
+    give(k, r, true);
+}
+
+static void take_ring(struct store *s, struct taking *k, unsigned index)
+{
+    struct shm *shm = &s->table->shm;
+    slot_ref r;
+    uint32_t most = shm->ring_entries; /* a damaged ring must not keep us */
+    while (k->count < k->max && most-- && ring_take(shm, index, &r))
+        if (slot_ref_valid(shm, r) && clear_dirty(shm, r))
+            give(k, r, false);
+    if (k->count == k->max) /* there may be more */
+        atomic_fetch_or(&shm->ready[index / 64], UINT64_C(1) << (index % 64));
+}
+
+static void take_rings(struct store *s, struct taking *k)
+{
+    atomic_u64 *ready = s->table->shm.ready;
+    for (unsigned i = 0; i < THREADS / 64 && k->count < k->max; i++) {
+        uint64_t bits = load_relaxed(&ready[i]) ? atomic_exchange(&ready[i], 0) : 0;
+        for (; bits; bits &= bits - 1)
+            take_ring(s, k, i * 64 + (unsigned)__builtin_ctzll(bits));
+    }
+}
+
+/* Everything in one word of dirty bits; false when there was no room for all. */
+static bool take_word(struct store *s, struct taking *k, uint64_t chunk, unsigned word)
+{
+    atomic_u64 *dirty = &s->table->shm.chunks[chunk].dirty[word];
+    for (uint64_t bits = load_relaxed(dirty); bits; bits &= bits - 1) {
+        if (k->count == k->max)
+            return false;
+        unsigned n = (unsigned)__builtin_ctzll(bits);
+        uint64_t page = chunk * CHUNK_PAGES + word * 4 + n / 16;
+        slot_ref r = { (uint32_t)(page * (PAGE_BYTES / SLOT_BYTES) + n % 16) };
+        if (slot_ref_valid(&s->table->shm, r) && clear_dirty(&s->table->shm, r))
+            give(k, r, false);
+    }
+    return true;
+}
+
+static void take_scan(struct store *s, struct taking *k)
+{
+    struct shm *shm = &s->table->shm;
+    if (!s->scan.running && atomic_exchange(&shm->header->overflow, 0))
+        scan_everything(s);
+    uint64_t chunks = load_acquire(&shm->header->committed);
+    while (s->scan.running) {
+        if (s->scan.chunk >= chunks) {
+            s->scan.running = false;
+            return;
+        }
+        for (; s->scan.word < CHUNK_PAGES / 4; s->scan.word++)
+            if (!take_word(s, k, s->scan.chunk, s->scan.word))
+                return;
+        s->scan.word = 0;
+        s->scan.chunk++;
+    }
+}
+
+static void sweep_some(struct store *s);
+
+size_t store_take(struct store *s, struct store_image *images, size_t max, bool urgent_only)
+{
+    struct taking k = { .c = context_in(s), .images = images, .max = max };
+    if (!k.c)
+        return 0;
+    collect_urgent(s);
+    rcu_enter(k.c);
+    each_waiting(s, take_ticket, &k);
+    rcu_exit(k.c);
+    if (!urgent_only) {
+        sweep_some(s);
+        take_rings(s, &k);
+        take_scan(s, &k);
+    }
+    if (k.count)
+        rcu_heavy_fence(&s->table->shm); /* store_take:B */
+    return k.count;
+}
+
+/* ---------------------------------------------------------------- reading ------------------- */
+
+/* Fills IMAGE from the slot's record; NULL when there is none that the store should hear of. */
+static const struct block *examine(struct store *s, struct context *c, struct slot *slot,
+                                   struct store_image *image, uint64_t *current)
+{
+    uint32_t incarnation = store_incarnation(s);
+    uint64_t word = load_acquire(&slot->durable);
+    const struct block *b = record_in(c, slot, current);
+    if (!b)
+        return NULL;
+    uint64_t durable = DURABLE_INCARNATION(word) == incarnation ? DURABLE_VERSION(word) : 0;
+    bool tomb = *current & CURRENT_TOMB;
+    image->handle = b->handle;
+    image->generation = b->generation;
+    image->version = b->version + tomb;
+    image->bound_version = b->bound_version;
+    image->pending = record_pending(c->shm, word, b);
+    image->last_seen = record_last_seen(slot, b);
+    image->incarnation = incarnation;
+    image->replace = durable < b->shrunk_version || durable < b->born_version || durable > b->version;
+    image->member = durable < b->born_version || durable > b->version;
+    image->kind = tomb ? STORE_DELETE
+                  : durable != b->version ? STORE_PUT
+                  : image->last_seen > load_relaxed(&slot->durable_seen) ? STORE_TOUCH
+                                                                         : STORE_NOTHING;
+    return b;
+}
+
+/* Before the store hears of it for the first time: from now on removing leaves a tombstone. */
+static bool mark_stored(struct slot *slot, uint64_t current)
+{
+    return (current & CURRENT_STORED) || cas_exact(&slot->current, current, current | CURRENT_STORED);
+}
+
+void store_read(struct store *s, struct store_image *image, sesstab_view *view)
+{
+    struct context *c = context_in(s);
+    struct slot *slot = c ? slot_at(c->shm, image->slot) : NULL;
+    image->kind = STORE_NOTHING;
+    if (!slot)
+        return;
+    if (load_acquire(&slot->node.birth) > c->hi)
+        rcu_extend(c);
+    const struct block *b;
+    uint64_t current;
+    do {
+        enum own_state state = OWN_STATE(load_acquire(&slot->node.life));
+        b = state == OWN_LIVE || state == OWN_OWNED ? examine(s, c, slot, image, &current) : NULL;
+        if (!b) {
+            image->kind = STORE_NOTHING;
+            return;
+        }
+    } while (image->kind != STORE_NOTHING && !mark_stored(slot, current));
+    if (image->kind == STORE_NOTHING)
+        return;
+    if (!record_view(c->shm, b, load_relaxed(&slot->node.key), view)) {
+        s->damaged++;
+        image->kind = STORE_NOTHING;
+        return;
+    }
+    view->last_seen = image->last_seen;
+    view->pending = image->pending;
+}
+
+bool store_knows(struct store *s, uint64_t handle, struct store_image *image)
+{
+    struct store_image unused;
+    struct context *c = context_in(s);
+    if (!c)
+        return true;
+    image = image ? image : &unused;
+    rcu_enter(c);
+    uint64_t current;
+    struct slot *slot = index_lookup(c, handle);
+    image->slot = slot ? slot_ref_of(c->shm, slot) : (slot_ref){ 0 };
+    image->urgent = false;
+    const struct block *b = slot ? examine(s, c, slot, image, &current) : NULL;
+    rcu_exit(c);
+    return b != NULL;
+}
+
+/* ---------------------------------------------------------------- acknowledging ------------- */
+
+struct speaking {
+    const struct store_image *image;
+    bool refuse, found;
+};
+
+static bool same_session(const struct ticket *k, const struct store_image *image)
+{
+    return load_relaxed(&k->slot) == image->slot.at && load_relaxed(&k->handle) == image->handle &&
+           load_relaxed(&k->generation) == image->generation;
+}
+
+static void speak(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
+{
+    struct speaking *p = context;
+    const struct store_image *image = p->image;
+    (void)s, (void)index;
+    if (!same_session(k, image))
+        return;
+    uint64_t version = load_relaxed(&k->version);
+    enum ticket_state state = image->kind == STORE_DELETE ? TICKET_GONE
+                              : p->refuse && version <= image->bound_version ? TICKET_REFUSED
+                              : p->refuse ? TICKET_WAITING
+                              : judge(version, image->bound_version, image->version);
+    /* A binding that is newer than the image is not judged by it. */
+    if (state == TICKET_WAITING || version > image->version)
+        return;
+    answer(k, word, state);
+}
+
+static void see_waiting(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
+{
+    struct speaking *p = context;
+    (void)s, (void)index, (void)word;
+    p->found |= same_session(k, p->image);
+}
+
+bool store_waited_for(struct store *s, const struct store_image *image)
+{
+    struct speaking p = { .image = image };
+    collect_urgent(s);
+    each_waiting(s, see_waiting, &p);
+    return p.found;
+}
+
+static void raise_durable(struct slot *slot, const struct store_image *image)
+{
+    uint64_t seen = load_relaxed(&slot->durable), next = DURABLE_WORD(image->incarnation, image->version);
+    do {
+        if (DURABLE_INCARNATION(seen) == image->incarnation && DURABLE_VERSION(seen) >= image->version)
+            return;
+    } while (!cas(&slot->durable, &seen, next)); /* COMMIT: durable */
+}
+
+/* Redis has deleted it: unless somebody revived it, the tombstone dies. */
+static void ack_delete(struct context *c, struct slot *slot, const struct store_image *image,
+                       uint64_t current, const struct block *b)
+{
+    if (!(current & CURRENT_TOMB) || b->version + 1 != image->version)
+        return;
+    block_ref r = CURRENT_BLOCK(current);
+    uint64_t dead = CURRENT_WORD((block_ref){ 0 }, image->version, 0);
+    own_publish(&block_at(c->shm, r)->own);
+    if (!cas_exact(&slot->current, current, dead)) /* COMMIT: dead */
+        return;
+    uint64_t own = load_acquire(&block_at(c->shm, r)->own);
+    if (OWN_STATE(own) == OWN_LIVE)
+        heap_retire(c, RETIRED_BLOCK, r.at, &block_at(c->shm, r)->own, own);
+    recover_bury(c, image->slot);
+}
+
+/* The slot while it still holds the image's session; inside a section. */
+static struct slot *slot_for(struct context *c, const struct store_image *image, uint64_t *current,
+                             const struct block **b)
+{
+    struct slot *slot = slot_at(c->shm, image->slot);
+    if (!slot)
+        return NULL;
+    if (load_acquire(&slot->node.birth) > c->hi)
+        rcu_extend(c);
+    *b = record_in(c, slot, current);
+    return *b && (*b)->handle == image->handle && (*b)->generation == image->generation ? slot : NULL;
+}
+
+void store_ack(struct store *s, const struct store_image *image)
+{
+    struct context *c = context_in(s);
+    if (!c || image->kind == STORE_NOTHING)
+        return;
+    uint64_t current;
+    const struct block *b;
+    rcu_enter(c);
+    struct slot *slot = slot_for(c, image, &current, &b);
+    if (slot) {
+        if (image->kind != STORE_TOUCH)
+            raise_durable(slot, image);
+        raise_to(&slot->durable_seen, image->last_seen);
+        if (image->kind == STORE_DELETE)
+            ack_delete(c, slot, image, current, b);
+    }
+    rcu_exit(c);
+    add_relaxed(&s->table->shm.header->durable_writes, 1);
+    struct speaking p = { .image = image };
+    each_waiting(s, speak, &p);
+}
+
+/* ---------------------------------------------------------------- refusing ------------------ */
+
+static int edit_roll_back(struct context *c, const struct change *change, struct draft *d,
+                          void *arguments)
+{
+    const struct store_image *image = arguments;
+    struct block *h = &d->head;
+    (void)c;
+    /* Another binding on top of it is judged for itself. */
+    if (h->bound_version != image->bound_version || !change->pending)
+        return CHANGE_NONE;
+    bool acked = h->flags & BLOCK_ACKED;
+    uint64_t durable = DURABLE_VERSION(change->durable);
+    d->player = acked ? d->acked : "";
+    h->player_length = acked ? h->acked_length : 0;
+    h->player_hash = acked ? h->acked_hash : 0;
+    h->state = acked ? h->acked_state : SESSTAB_CONNECTED;
+    h->flags &= (uint8_t)~BLOCK_ACKED;
+    /* Below the refused one, so that its tickets, late ones too, are known to be rolled back. */
+    h->bound_version = durable < h->bound_version ? durable : h->bound_version - 1;
+    return SESSTAB_OK;
+}
+
+bool store_refuse(struct store *s, const struct store_image *image)
+{
+    struct context *c = context_in(s);
+    if (!c)
+        return false;
+    uint64_t current;
+    const struct block *b;
+    struct change change;
+    int result = SESSTAB_OK;
+    rcu_enter(c);
+    struct slot *slot = slot_for(c, image, &current, &b);
+    if (slot) {
+        uint32_t player = b->player_hash;
+        result = session_change_slot(c, slot, image->handle, edit_roll_back, (void *)image, &change);
+        if (result == SESSTAB_OK && player)
+            hint_collect(c, player, image->slot);
+        set_dirty(c->shm, image->slot);
+        s->scan.running = true;
+    }
+    rcu_exit(c);
+    if (result != SESSTAB_OK && result != CHANGE_NONE && result != SESSTAB_NOTFOUND)
+        return false;
+    add_relaxed(&c->shm->header->refusals, 1);
+    struct speaking p = { .image = image, .refuse = true };
+    each_waiting(s, speak, &p);
+    return true;
+}
+
+void store_retry(struct store *s, const struct store_image *image)
+{
+    set_dirty(&s->table->shm, image->slot);
+    scan_everything(s);
+}
+
+void store_forget(struct store *s, const struct store_image *image)
+{
+    struct context *c = context_in(s);
+    uint64_t current;
+    const struct block *b;
+    if (!c)
+        return;
+    rcu_enter(c);
+    struct slot *slot = slot_for(c, image, &current, &b);
+    if (slot) {
+        uint64_t seen = load_relaxed(&slot->durable); /* incarnation 0 is nobody's */
+        cas_exact(&slot->durable, seen, DURABLE_WORD(0, DURABLE_VERSION(seen)));
+    }
+    rcu_exit(c);
+    store_retry(s, image);
+}
+
+void store_lost(struct store *s)
+{
+    atomic_u32 *incarnation = &s->table->shm.header->incarnation;
+    uint32_t next = (load_relaxed(incarnation) + 1) & 0xffff;
+    atomic_store(incarnation, next ? next : 1);
+    sweep_everything(s);
+}
+
+void store_connected(struct store *s, bool connected)
+{
+    atomic_u64 *since = &s->table->shm.header->store_down_since;
+    if (connected)
+        store_relaxed(since, 0);
+    else if (!load_relaxed(since))
+        store_relaxed(since, shm_now());
+}
+
+uint64_t store_lag(struct store *s)
+{
+    uint64_t lag = 0, current;
+    sesstab_cursor k = { 0 };
+    sesstab_view v;
+    struct store_image image;
+    int result;
+    while ((result = sesstab_next(s->table, &k, &v)) != SESSTAB_NOTFOUND) {
+        struct context *c = context_in(s);
+        if (result != SESSTAB_OK || !c)
+            break;
+        struct slot *slot = index_lookup(c, v.handle);
+        lag += slot && examine(s, c, slot, &image, &current) && image.kind != STORE_NOTHING;
+    }
+    sesstab_pause(s->table, &k);
+    return lag;
+}
+
+/* ---------------------------------------------------------------- the sweep ----------------- */
+
+static int edit_detach(struct context *c, const struct change *change, struct draft *d, void *arguments)
+{
+    (void)change, (void)arguments;
+    if (d->head.state == SESSTAB_DETACHED || !worker_gone(c->shm, d->head.owner))
+        return CHANGE_NONE;
+    d->head.state = SESSTAB_DETACHED;
+    return SESSTAB_OK;
+}
+
+/* One session: is its change known, does its owner live?  True if its dirty bit was set. */
+static bool sweep_session(struct store *s, struct context *c, slot_ref r)
+{
+    struct slot *slot = slot_at(c->shm, r);
+    struct store_image image;
+    struct change change;
+    uint64_t current, life = load_acquire(&slot->node.life);
+    if (OWN_STATE(life) != OWN_LIVE)
+        return false;
+    if (load_acquire(&slot->node.birth) > c->hi)
+        rcu_extend(c);
+    if (load_acquire(&slot->node.life) != life)
+        return false;
+    const struct block *b = examine(s, c, slot, &image, &current);
+    if (!b)
+        return false;
+    bool orphan = !(current & CURRENT_TOMB) && b->state != SESSTAB_DETACHED &&
+                  worker_gone(c->shm, b->owner);
+    if (orphan && session_change_slot(c, slot, b->handle, edit_detach, NULL, &change) == SESSTAB_OK)
+        add_relaxed(&c->shm->header->detached, 1);
+    else if (image.kind == STORE_NOTHING)
+        return false;
+    set_dirty(c->shm, r);
+    return true;
+}
+
+static void sweep_chunk(struct store *s, struct context *c, uint64_t chunk)
+{
+    struct shm *shm = c->shm;
+    bool found = false;
+    recover_sweep(c, (unsigned)chunk);
+    if (s->sweep.thorough)
+        heap_rehint(shm, (unsigned)chunk);
+    if (load_acquire(&shm->chunks[chunk].class) != CHUNK_SESSIONS)
+        return;
+    for (uint32_t page = chunk == 0; page < CHUNK_PAGES; page++) {
+        uint32_t first = (uint32_t)((chunk * CHUNK_PAGES + page) * (PAGE_BYTES / SLOT_BYTES));
+        rcu_enter(c);
+        for (uint32_t k = 0; k < PAGE_SLOTS; k++)
+            found |= sweep_session(s, c, (slot_ref){ first + k });
+        rcu_exit(c);
+    }
+    if (found && !s->scan.running)
+        s->scan = (struct scan){ .running = true, .chunk = chunk };
+    else if (found && s->scan.chunk >= chunk)
+        scan_everything(s);
+    add_relaxed(&shm->header->swept, 1);
+}
+
+static bool sweep_due(struct store *s)
+{
+    int64_t now = monotonic_ms();
+    if (atomic_exchange(&s->table->shm.header->sweep_wanted, 0))
+        sweep_everything(s);
+    if (!s->sweep.running && now >= s->sweep.next)
+        s->sweep = (struct sweep){ .running = true, .started = now };
+    return s->sweep.running;
+}
+
+static void sweep_some(struct store *s)
+{
+    struct context *c = context_in(s);
+    if (!sweep_due(s))
+        return;
+    uint64_t chunks = load_acquire(&s->table->shm.header->committed);
+    uint64_t allowed = s->sweep.thorough ? UINT64_MAX
+                       : (uint64_t)(monotonic_ms() - s->sweep.started) / SWEEP_MS_PER_CHUNK + 1;
+    for (int i = 0; i < SWEEP_CHUNKS_PER_TAKE && s->sweep.chunk < chunks && s->sweep.chunk < allowed; i++)
+        sweep_chunk(s, c, s->sweep.chunk++);
+    if (s->sweep.chunk >= chunks)
+        s->sweep = (struct sweep){ .next = s->sweep.started + SWEEP_PERIOD_MS };
+}
+
+/* ---------------------------------------------------------------- loading ------------------- */
+
+static int check_record(const struct store_record *r)
+{
+    if (!r->handle || !r->version || r->version > VERSION_MAX / 2 || (unsigned)r->state >= SESSTAB_STATE_COUNT)
+        return SESSTAB_INVALID;
+    if (r->metadata_count > SESSTAB_RECORD_MAX)
+        return SESSTAB_TOOBIG;
+    for (size_t i = 0; i < r->metadata_count; i++) {
+        size_t n = strlen(r->metadata[i].key);
+        if (n == 0)
+            return SESSTAB_INVALID;
+        if (n > SESSTAB_KEY_MAX || r->metadata[i].length > UINT16_MAX)
+            return SESSTAB_TOOBIG;
+    }
+    return SESSTAB_OK;
+}
+
+static int draft_of_record(struct context *c, const struct store_record *r, struct draft *d)
+{
+    struct block *h = &d->head;
+    *d = (struct draft){ .player = r->player, .address = r->address, .host = r->host, .type = r->type,
+                         .pairs = r->metadata, .pair_count = r->metadata_count };
+    if (!text_fits(&d->player, SESSTAB_PLAYER_MAX, &h->player_length) ||
+        !text_fits(&d->address, SESSTAB_ADDRESS_MAX, &h->address_length) ||
+        !text_fits(&d->host, SESSTAB_HOST_MAX, &h->host_length) ||
+        !text_fits(&d->type, SESSTAB_TYPE_MAX, &h->type_length))
+        return SESSTAB_TOOBIG;
+    h->handle = r->handle;
+    h->generation = r->generation;
+    h->connected_at = r->connected_at;
+    h->born_version = h->shrunk_version = h->bound_version = r->version;
+    h->version = r->version + (r->state != SESSTAB_DETACHED); /* becoming detached is a change */
+    h->state = SESSTAB_DETACHED;
+    if (h->player_length)
+        h->player_hash = record_player_hash(c->shm, d->player, h->player_length);
+    return SESSTAB_OK;
+}
+
+int store_load(struct store *s, const struct store_record *record)
+{
+    struct draft d;
+    hint_ref hint = { 0 };
+    struct context *c = context_in(s);
+    int result = check_record(record);
+    if (!c)
+        return SESSTAB_LIMIT;
+    if (!result)
+        result = draft_of_record(c, record, &d);
+    if (result)
+        return result;
+    rcu_enter(c);
+    result = session_insert(c, &d, record->last_seen, true);
+    struct slot *slot = result == SESSTAB_OK ? index_lookup(c, record->handle) : NULL;
+    if (slot && d.head.player_hash) {
+        if (hint_arm(c, d.head.player_hash, slot_ref_of(c->shm, slot), &hint) == SESSTAB_OK)
+            hint_settle(c, hint);
+        else
+            result = SESSTAB_NOMEMORY;
+    }
+    rcu_exit(c);
+    return result;
+}
+
+void store_set_ready(struct store *s, uint64_t max_generation, uint64_t max_handle)
+{
+    struct header *h = s->table->shm.header;
+    raise_to(&h->next_generation, max_generation + 1);
+    if (max_handle < UINT64_MAX / 2) /* handles that servers chose at random leave no room above */
+        raise_to(&h->next_handle, max_handle + 1);
+    atomic_store(&h->ready, 1); /* COMMIT: what is not here does not exist */
+    futex_wake_all(&h->ready);
+}
+
+/* ---------------------------------------------------------------- deaths -------------------- */
+
+unsigned store_recover(sesstab *table, int *pids, size_t max, size_t *count)
+{
+    int result;
+    if (!context_for(table, &result))
+        return 0;
+    unsigned dead = worker_recover(&table->shm, pids, max, count);
+    struct context *c = context_for(table, &result);
+    if (dead && c)
+        announce_wake(c, false);
+    return dead;
+}

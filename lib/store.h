@@ -1,0 +1,155 @@
+/*
+ * The store's side of the table: what the leading persister asks of it and tells it.  Private: the
+ * persister is its only user.  It knows nothing of Redis; it hands out what must be written, and is
+ * told what became of it.
+ *
+ * One thread of one process uses a `struct store` (a death watcher thread may call store_recover()
+ * beside it).  Nothing here is trusted to be alone: a leader that was superseded while it was
+ * stopped can call any of these late, and every effect is a CAS from the exact state that it saw.
+ *
+ *   worker                             leader
+ *   publishes (CAS of current)         takes: clears the dirty bit, heavy fence      (store_take)
+ *   last_seen / light fence /          reads the latest state, marks it STORED       (store_read)
+ *   dirty bit clear? sets it, pushes     ... writes it to Redis, gets the answer ...
+ *   the ring, wakes                    durable = version; answers tickets            (store_ack)
+ *
+ *   S1  A change that is published and not durable is in a ring, has its dirty bit set, is in the
+ *       leader's hands (an image neither acked nor retried), or is found by the sweep.
+ *   S2  An image is in hands once: store_take() gives a slot out again only after ack or retry.
+ *   S3  A ticket is answered DURABLE only by store_ack(), REFUSED only after the roll-back.
+ */
+#ifndef LIB_STORE_H
+#define LIB_STORE_H
+
+#include "lib/sesstab.h"
+#include "shm/layout.h"
+
+struct store;
+
+enum store_kind {
+    STORE_NOTHING, /* clean, or nothing that the store ever knew: no write needed (do not ack)     */
+    STORE_TOUCH,   /* only last_seen is newer: HSET LastSeen                                        */
+    STORE_PUT,     /* write the record and its metadata                                             */
+    STORE_DELETE   /* a tombstone: delete both keys, take the handle out of the active set          */
+};
+
+/* One session in the leader's hands. */
+struct store_image {
+    slot_ref slot;
+    bool urgent;          /* a ticket waits for it                                                  */
+    /* Filled by store_read(): */
+    enum store_kind kind;
+    bool replace;         /* PUT: delete both keys first; Redis may hold another generation or
+                             metadata keys that are gone.  Without it HSET alone is enough          */
+    bool member;          /* PUT: add the handle to the active set                                  */
+    uint64_t handle, generation, version, last_seen;
+    uint64_t bound_version; /* the binding in it was made at this version                           */
+    bool pending;         /* PUT: its binding is not durable yet                                    */
+    uint32_t incarnation; /* of the store when it was read                                          */
+};
+
+/* A store for TABLE; NULL when out of memory. */
+struct store *store_open(sesstab *table);
+void store_close(struct store *store); /* also gives leadership back */
+
+/*
+ * Becomes the leader, if nobody else is: true.  Leadership is an OFD lock that the kernel releases
+ * at death.  After true: every waiting ticket and every session is looked at again (a sweep).
+ */
+bool store_lead(struct store *store);
+
+/* The table's identity and the store's incarnation, as they go into Redis's epoch key. */
+uint64_t store_creation_id(const struct store *store);
+uint32_t store_incarnation(const struct store *store);
+bool store_is_ready(const struct store *store);
+
+/*
+ * Sleeps until there is work, at most TIMEOUT_MS.  DEEP: any change wakes; else only urgent work
+ * (a ticket) does, so that changes can gather meanwhile.  True when there is work now of that kind.
+ */
+bool store_sleep(struct store *store, bool deep, int timeout_ms);
+
+/*
+ * Takes up to MAX sessions that may need writing, those with tickets first; URGENT_ONLY: only those.
+ * Fills slot and urgent of IMAGES; returns how many.  Takes nothing that it does not return.
+ * Includes a bounded slice of sweeping when a sweep is due (after a death, a take-over, a lost
+ * store, and every few seconds).
+ */
+size_t store_take(struct store *store, struct store_image *images, size_t max, bool urgent_only);
+
+/* True when store_take() would find more at once (a ring, a bitmap scan or a sweep is not done). */
+bool store_busy(const struct store *store);
+
+/*
+ * Reads the latest state of image->slot, fills the rest of IMAGE and VIEW, and marks the session
+ * STORED unless kind is NOTHING.  Inside a read section of the table only; VIEW is valid until it
+ * ends (for DELETE it is the last record).  A damaged record gives NOTHING and is counted.
+ */
+void store_read(struct store *store, struct store_image *image, sesstab_view *view);
+
+/* True while tickets wait for image's session. */
+bool store_waited_for(struct store *store, const struct store_image *image);
+
+/*
+ * Redis has acknowledged the image: it is durable; its tickets are answered; a tombstone that
+ * nobody revived meanwhile dies.  What changed in between stays dirty.
+ */
+void store_ack(struct store *store, const struct store_image *image);
+
+/*
+ * Redis said no to an image that tickets wait for: rolls the binding back to the last acknowledged
+ * one, on top of whatever is current, then answers the tickets REFUSED.  False: it could not (no
+ * memory); nothing was answered.  The session stays dirty.
+ */
+bool store_refuse(struct store *store, const struct store_image *image);
+
+/* The image was not written, or nobody knows: it will be taken again. */
+void store_retry(struct store *store, const struct store_image *image);
+
+/* The write shows that Redis had lost the key: take it again, whole. */
+void store_forget(struct store *store, const struct store_image *image);
+
+/* Redis lost its data: a new incarnation; every session is dirty again, whole. */
+void store_lost(struct store *store);
+
+/* Tells the table whether Redis is there (for people). */
+void store_connected(struct store *store, bool connected);
+
+/* Sessions that are not durable, counted by a walk over the table; and the oldest ticket's age. */
+uint64_t store_lag(struct store *store);
+
+/*
+ * Whether the table holds HANDLE, live or as a tombstone; IMAGE unless NULL is filled as by
+ * store_read() (kind NOTHING when durable) without marking anything.
+ */
+bool store_knows(struct store *store, uint64_t handle, struct store_image *image);
+
+/* ------------------------------------------------------------------ loading ---------------- */
+
+struct store_record {
+    uint64_t handle, generation, version, connected_at, last_seen;
+    sesstab_state state;
+    const char *player, *address, *host, *type;
+    const sesstab_pair *metadata;
+    size_t metadata_count;
+};
+
+/*
+ * Inserts a session that Redis holds, durable as it is, without an owner; state becomes DETACHED (a
+ * change that is written back).  OK · EXISTS (the table already has that handle, also as a
+ * tombstone: the table wins) · INVALID · TOOBIG · NOMEMORY · NOSPACE.
+ */
+int store_load(struct store *store, const struct store_record *record);
+
+/* Everything is loaded: generations and assigned handles go on above these; the table is ready. */
+void store_set_ready(struct store *store, uint64_t max_generation, uint64_t max_handle);
+
+/* ------------------------------------------------------------------ deaths ----------------- */
+
+/*
+ * Proves which workers are dead and recovers what they left; returns how many.  Any thread.  PIDS
+ * unless NULL receives up to MAX pids of live workers, *COUNT of them, to watch for deaths.
+ */
+unsigned store_recover(sesstab *table, int *pids, size_t max, size_t *count);
+
+#endif

@@ -1,0 +1,158 @@
+/*
+ * Opening and leaving a table, read sections, and the small questions about it.
+ */
+#include "table.h"
+
+#include "shm/wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define DEFAULT_BYTES (UINT64_C(16) << 30)
+
+static int bad_option(const sesstab_options *o)
+{
+    if (o->mode != SESSTAB_SELECTIVE && o->mode != SESSTAB_MEMORY)
+        return shm_fail(EINVAL, "options.mode %d is none of SESSTAB_SELECTIVE, SESSTAB_MEMORY",
+                        (int)o->mode);
+    if (o->permissions & ~0777u)
+        return shm_fail(EINVAL, "options.permissions %o is more than an access mode",
+                        (unsigned)o->permissions);
+    if (o->ring_entries && (o->ring_entries < 4 || o->ring_entries > RING_ENTRIES_MAX ||
+                            (o->ring_entries & (o->ring_entries - 1))))
+        return shm_fail(EINVAL, "options.ring_entries %u is not a power of two from 4 to %d",
+                        (unsigned)o->ring_entries, RING_ENTRIES_MAX);
+    if (o->max_bytes && (o->max_bytes < 2 * CHUNK_BYTES ||
+                         o->max_bytes > (uint64_t)CHUNKS_MAX * CHUNK_BYTES))
+        return shm_fail(EINVAL, "options.max_bytes is not between 2 MiB and 64 GiB");
+    if (o->first_version > VERSION_MAX / 2)
+        return shm_fail(EINVAL, "options.first_version is above 2^47");
+    return 0;
+}
+
+static struct segment_options segment_options_of(const sesstab_options *o)
+{
+    return (struct segment_options){
+        .create = o->create,
+        .permissions = o->permissions ? o->permissions : 0600,
+        .owner = o->owner,
+        .group = (gid_t)o->group,
+        .group_given = o->group > 0,
+        .mode = o->mode == SESSTAB_MEMORY ? MODE_MEMORY : MODE_SELECTIVE,
+        .ring_entries = o->ring_entries ? o->ring_entries : RING_ENTRIES_MAX,
+        .max_chunks = (uint32_t)((o->max_bytes ? o->max_bytes : DEFAULT_BYTES) / CHUNK_BYTES),
+        .first_version = o->first_version ? o->first_version : 1,
+        .full_fences = o->full_fences,
+    };
+}
+
+static int open_table(const char *name, const struct segment_options *o, sesstab *t)
+{
+    int error = segment_open(name, o, &t->shm);
+    if (error)
+        return error;
+    error = worker_open(&t->shm);
+    if (error)
+        segment_close(&t->shm);
+    return error;
+}
+
+int sesstab_open(const char *name, const sesstab_options *options, sesstab **table)
+{
+    const sesstab_options none = { 0 };
+    if (!options)
+        options = &none;
+    if (!table)
+        return error_of(shm_fail(EINVAL, "sesstab_open: no place for the table was given"));
+    int error = bad_option(options);
+    if (error)
+        return error_of(error);
+    sesstab *t = calloc(1, sizeof *t);
+    if (!t)
+        return error_of(shm_fail(ENOMEM, "out of memory"));
+    struct segment_options o = segment_options_of(options);
+    error = open_table(name, &o, t);
+    if (error) {
+        free(t);
+        return error_of(error);
+    }
+    *table = t;
+    return SESSTAB_OK;
+}
+
+void sesstab_close(sesstab *t)
+{
+    if (!t)
+        return;
+    worker_close(&t->shm);
+    segment_close(&t->shm);
+    free(t);
+}
+
+int sesstab_unlink(const char *name)
+{
+    return error_of(segment_unlink(name));
+}
+
+int sesstab_attach(sesstab *t)
+{
+    int result = SESSTAB_OK;
+    context_for(t, &result);
+    return result;
+}
+
+/* ---------------------------------------------------------------- ready --------------------- */
+
+bool sesstab_ready(sesstab *t)
+{
+    return load_acquire(&t->shm.header->ready);
+}
+
+int sesstab_wait_ready(sesstab *t, int timeout_ms)
+{
+    int64_t deadline = monotonic_ms() + timeout_ms, left;
+    while (!sesstab_ready(t)) {
+        if ((left = deadline - monotonic_ms()) <= 0)
+            return SESSTAB_TIMEOUT;
+        futex_wait(&t->shm.header->ready, 0, left < WAIT_SLICE_MS ? (int)left : WAIT_SLICE_MS);
+    }
+    return SESSTAB_OK;
+}
+
+uint64_t sesstab_now(void)
+{
+    return shm_now();
+}
+
+/* ---------------------------------------------------------------- workers ------------------- */
+
+uint32_t sesstab_self(sesstab *t)
+{
+    int result;
+    struct context *c = context_for(t, &result);
+    return c ? c->worker : 0;
+}
+
+bool sesstab_owner_alive(sesstab *t, uint32_t owner)
+{
+    return worker_alive(&t->shm, owner);
+}
+
+/* ---------------------------------------------------------------- sections ------------------ */
+
+int sesstab_read_begin(sesstab *t)
+{
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (likely(c))
+        rcu_enter(c);
+    return result;
+}
+
+void sesstab_read_end(sesstab *t)
+{
+    int result;
+    struct context *c = context_for(t, &result);
+    if (likely(c && c->depth)) /* 0: begun in the parent, before a fork */
+        rcu_exit(c);
+}

@@ -1,0 +1,131 @@
+/*
+ * What the parts of libsesstab share: the table handle, the way from a public call to a change, and
+ * the way from a change to the persister.  Private.
+ *
+ * EVERY CHANGE OF A LIVE SESSION is one function here, session_change():
+ *
+ *     find the slot -> read the record -> draft -> edit -> claim a block, write it
+ *       -> CAS slot.current            COMMIT: everybody sees it
+ *       -> new block LIVE, old block RETIRED
+ *       -> announce                    the persister learns of it
+ *
+ *   killed before the CAS    the block is OWNED by a dead worker and unreachable: swept
+ *   killed after it          the change is made; what is not announced, and the old block, are swept
+ *
+ * The old block is helped to LIVE before the CAS, so that LIVE and unreachable always means replaced.
+ */
+#ifndef LIB_TABLE_H
+#define LIB_TABLE_H
+
+#include "lib/record.h"
+#include "lib/sesstab.h"
+#include "shm/index.h"
+
+struct sesstab {
+    struct shm shm;
+};
+
+/* errno value of shm/ -> sesstab_error */
+int error_of(int error);
+
+/* This thread's state, or an error to return. */
+static inline struct context *context_for(sesstab *t, int *result)
+{
+    int error = 0;
+    struct context *c = context_of(&t->shm, &error);
+    if (unlikely(!c))
+        *result = error_of(error);
+    return c;
+}
+
+/* ---------------------------------------------------------------- reading ------------------- */
+
+/*
+ * The record in S, safe to read until the section ends; *CURRENT is the word it stands in.  NULL
+ * when the slot is dead (or its reference leads outside).
+ */
+static inline struct block *record_in(struct context *c, struct slot *s, uint64_t *current)
+{
+    for (;;) {
+        *current = load_acquire(&s->current);
+        block_ref r = CURRENT_BLOCK(*current);
+        struct block *b = r.at ? block_at(c->shm, r) : NULL;
+        /* E5: it was current just now, and its place keeps its kind, so that a birth that we have
+         * announced is the true one. */
+        if (!b || likely(load_acquire(&b->birth) <= c->hi))
+            return b;
+        rcu_extend(c);
+    }
+}
+
+/* The view of a live session; NOTFOUND for a tombstone or a dead one. */
+int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_view *view);
+
+/* ---------------------------------------------------------------- changing ------------------ */
+
+struct change {
+    struct slot *slot;
+    const struct block *old;    /* the record that is being replaced                               */
+    uint64_t durable;           /* the slot's durable word, read before the record                 */
+    uint64_t version;           /* that the change will have, or has                               */
+    bool pending;               /* the old record's binding waits for Redis                        */
+};
+
+/*
+ * Edits a draft of the current record.  SESSTAB_OK publishes it; CHANGE_NONE returns OK without a
+ * change; anything else is returned.  Called again when another writer was first.
+ */
+typedef int change_fn(struct context *c, const struct change *change, struct draft *draft,
+                      void *arguments);
+enum { CHANGE_NONE = -1 };
+
+/* Changes a live session.  CHANGE unless NULL tells what was published, valid inside the caller's
+ * own section. */
+int session_change(sesstab *t, uint64_t handle, change_fn *edit, void *arguments,
+                   struct change *change);
+
+/* The same within a section, for a slot that is known; does not announce. */
+int session_change_slot(struct context *c, struct slot *s, uint64_t handle, change_fn *edit,
+                        void *arguments, struct change *change);
+
+/* The next version's draft gets what every change must set. */
+void draft_next(struct context *c, const struct change *change, struct draft *d);
+
+/* Binds the draft to PLAYER (state LOGGED_IN) or, "", to nobody (CONNECTED); keeps what to roll
+ * back to. */
+void draft_bind(struct context *c, const struct change *change, struct draft *d, const char *player,
+                sesstab_state state);
+
+/* Copies TEXT's length to *LENGTH if it is at most MAX; NULL counts as "". */
+bool text_fits(const char **text, size_t max, uint8_t *length);
+
+/* Inserts a session from DRAFT (handle, strings, metadata; version: the first, 0: the table's);
+ * DURABLE: it is what Redis holds. */
+int session_insert(struct context *c, struct draft *draft, uint64_t last_seen, bool from_store);
+
+/* ---------------------------------------------------------------- announcing ---------------- */
+
+/* Tells the persister that the slot changed: dirty bit, ring, wake. */
+void announce(struct context *c, struct slot *s);
+
+/* Wakes the persister; URGENT: also from its short sleep. */
+void announce_wake(struct context *c, bool urgent);
+
+/* ---------------------------------------------------------------- players ------------------- */
+
+/*
+ * The index by player.  Its entries are hints: key {player hash, slot}, checked against the record.
+ *
+ *   hint_arm       before a binding is published: makes sure that the hint exists and that no
+ *                  collector takes it: life = {LIVE, this worker}
+ *   hint_settle    afterwards: life = {LIVE, nobody}
+ *   hint_collect   takes the hint out if it is settled (or its worker is dead) and stale
+ *
+ * Two binders of one player to one slot at once have a hint each: a collector can't mistake one's
+ * settling for the other's.
+ */
+int hint_arm(struct context *c, uint32_t player_hash, slot_ref slot, hint_ref *hint);
+void hint_settle(struct context *c, hint_ref hint);
+void hint_collect(struct context *c, uint32_t player_hash, slot_ref slot);
+
+#endif

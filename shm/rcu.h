@@ -1,0 +1,100 @@
+/*
+ * RCU across processes: read sections, eras, retirement, reclamation.
+ *
+ * Interval-based reclamation (Wen, Izraelevitz, Cai, Beadle, Scott: "Interval-Based Memory
+ * Reclamation", PPoPP 2018, the 2GE variant), with the reader's fence moved to the reclaimer by
+ * membarrier(2), as liburcu's sys-membarrier flavour does within one process.
+ *
+ * Every place (slot, block, hint) carries its birth era.  A reader announces an interval [lo, hi] of
+ * eras in its thread line; it touches only places born at or before hi.  A place that was retired at
+ * era r may be reused when no announced interval has birth <= hi and r >= lo.  So a reader that
+ * stopped for ever pins what was alive while it ran, and never what came later.
+ *
+ *   E1  A place's birth never falls: its memory keeps its kind for ever, and the era only rises.
+ *   E2  A place is retired after it became unreachable, by the one who won the CAS to RETIRED.
+ *   E3  lo is read before hi by reclaimers and written after hi by readers.
+ *   E4  A reader that meets a birth above hi raises hi to the global era and re-loads the link it
+ *       came by.  Changed or marked: it starts over, keeping the interval.  (A marked link is
+ *       frozen, so that its staying the same would prove nothing.)  Blocks: re-loads `current`.
+ *   E5  A place met with birth <= hi, by a link that was live while the section ran, cannot be
+ *       reused: it was alive within [lo, hi].  By E1 the birth that was read is the true one.
+ *
+ *   pairs                                               without it
+ *   rcu_enter:B  store lo, hi / light fence / load link a reclaimer misses the reader that has just
+ *   rcu_reclaim:A unlink / heavy fence / load lo, hi    got the link, and reuses what it reads
+ *   rcu_extend:B as rcu_enter, for hi                   the same
+ *   rcu_exit:C   reads / store_release lo = IDLE        a write of the next life is seen by a read
+ *   rcu_reclaim:D load_acquire lo / reuse               of this one
+ *
+ * liburcu itself can't serve here: its registry, its reader counters and its grace periods live in
+ * one process's private memory, and its membarrier is the private-expedited one.
+ */
+#ifndef SHM_RCU_H
+#define SHM_RCU_H
+
+#include "worker.h"
+
+enum retired_kind { RETIRED_SLOT, RETIRED_HINT, RETIRED_BLOCK };
+
+struct retired {
+    uint64_t birth, retired; /* eras; `retired` is stamped by the next reclaim                     */
+    uint32_t ref;
+    uint32_t kind;
+};
+
+/*
+ * Orders the stores before it against the loads after it, on the hot side of a store-buffering
+ * pair; the cold side calls rcu_heavy_fence().  Where membarrier is not to be had this is a full
+ * fence (a seq_cst exchange, which the thread sanitizer understands).
+ */
+static inline void rcu_light_fence(struct context *c)
+{
+    if (unlikely(c->shm->full_fences))
+        atomic_exchange(&c->thread->hi, c->hi);
+    else
+        atomic_signal_fence(memory_order_seq_cst);
+}
+void rcu_heavy_fence(struct shm *shm);
+
+static inline void rcu_enter(struct context *c)
+{
+    if (c->depth++)
+        return;
+    c->hi = load_acquire(&c->shm->header->era);
+    store_release(&c->thread->hi, c->hi);
+    store_release(&c->thread->lo, c->hi); /* rcu_enter:B */
+    rcu_light_fence(c);
+}
+
+void rcu_reclaim(struct context *c);
+
+/* Retirements between two reclaims: what a membarrier is shared by. */
+enum { RCU_BATCH = 256 };
+
+static inline void rcu_exit(struct context *c)
+{
+    if (--c->depth)
+        return;
+    store_release(&c->thread->lo, THREAD_IDLE); /* rcu_exit:C */
+    if (unlikely(c->limbo.fresh >= RCU_BATCH + (c->limbo.count - c->limbo.fresh) / 2))
+        rcu_reclaim(c);
+}
+
+/* Raises hi to the global era: the caller then re-loads the link by which it came (E4). */
+static inline void rcu_extend(struct context *c)
+{
+    c->hi = load_acquire(&c->shm->header->era);
+    store_release(&c->thread->hi, c->hi); /* rcu_extend:B */
+    rcu_light_fence(c);
+}
+
+/*
+ * Hands over a place whose ownership word the caller has just moved to RETIRED, naming this worker.
+ * It becomes FREE after its grace period.
+ */
+void rcu_retire(struct context *c, enum retired_kind kind, uint32_t ref);
+
+/* The thread ends: frees what can be freed, leaves the rest to the sweep. */
+void rcu_abandon(struct context *c);
+
+#endif

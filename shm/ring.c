@@ -1,0 +1,38 @@
+#include "ring.h"
+
+CK_RING_PROTOTYPE(change, ring_entry)
+
+#define COUNTERS_START (UINT32_MAX - 2)
+
+static bool usable(const struct shm *shm, const struct ring *r)
+{
+    return r->ring.size == shm->ring_entries && r->ring.mask == shm->ring_entries - 1;
+}
+
+int ring_prepare(struct shm *shm, unsigned index)
+{
+    struct ring *r = &shm->rings[index];
+    int error = segment_commit(shm, shm->at.rings + index * sizeof *r, sizeof *r);
+    if (error || usable(shm, r))
+        return error;
+    ck_ring_init(&r->ring, shm->ring_entries);
+    r->ring.c_head = r->ring.p_tail = r->ring.p_head = COUNTERS_START;
+    return 0;
+}
+
+bool ring_push(struct context *c, slot_ref slot)
+{
+    struct ring *r = &c->shm->rings[c->thread_index];
+    struct ring_entry e = { slot.at };
+    return usable(c->shm, r) && ck_ring_enqueue_spmc_change(&r->ring, r->entries, &e);
+}
+
+bool ring_take(struct shm *shm, unsigned index, slot_ref *slot)
+{
+    struct ring *r = &shm->rings[index];
+    struct ring_entry e;
+    if (!usable(shm, r) || !ck_ring_dequeue_spmc_change(&r->ring, r->entries, &e))
+        return false;
+    slot->at = e.slot;
+    return true;
+}

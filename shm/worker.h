@@ -1,0 +1,111 @@
+/*
+ * Who is attached: a worker slot per process, a thread slot per thread, and the proof of life.
+ *
+ * PROOF OF LIFE.  A worker write-locks the first byte of its slot with an open-file-description
+ * lock, maps one page through that descriptor with MADV_DONTFORK, and closes it.  The lock now hangs
+ * on the mapping alone: it survives a program that closes every descriptor, a forked child does not
+ * share it, and it goes when the process's memory goes (exit, SIGKILL, exec), reaped or not.  Who
+ * wants to know asks with F_OFD_GETLK for a read lock, through a fresh descriptor of the same inode.
+ * No proof of death means alive.
+ *
+ *   W1  A slot's owner says LIVE only while its claimer held the lock at the CAS: a live word
+ *       without a lock is a dead worker.
+ *   W2  Nothing of a dead worker's is stored to without a CAS from the exact word seen; the slot
+ *       becomes free last.  Anyone may recover, at once with others, and may die doing it.
+ *   W3  All private state that names a worker or thread lies in MADV_WIPEONFORK memory, so that in
+ *       a forked child it is zero: the child attaches as a worker of its own on its first call.
+ *
+ *   worker slot:  free --lock, CAS--> LIVE --(detach, or recovered after death) CAS--> free
+ *   thread slot:  free --CAS-------> LIVE --(thread ends, or recovered)        CAS--> free
+ *
+ *   a crash leaves                        repaired by
+ *   lock held, owner still free           the kernel drops the lock
+ *   LIVE, lock gone                       worker_recover()
+ *   threads freed, worker still LIVE      worker_recover(), again
+ */
+#ifndef SHM_WORKER_H
+#define SHM_WORKER_H
+
+#include "segment.h"
+
+enum { MAGAZINE_MAX = 64, ARENA_THREADS = THREADS };
+
+/* Blocks that were free when last seen: hints, each is claimed by a CAS before use. */
+struct magazine {
+    uint32_t count;
+    uint32_t at[MAGAZINE_MAX];
+};
+
+/* What waits for its grace period; see rcu.c. */
+struct limbo {
+    struct retired *items;
+    size_t count, capacity, fresh; /* the last `fresh` items have no retire era yet */
+};
+
+/*
+ * A thread's private state for one table.  In wipe-on-fork memory: `shm` is NULL in a child.
+ */
+struct context {
+    struct shm *shm;
+    struct thread *thread;      /* its line in the segment                                         */
+    uint64_t hi;                /* = thread->hi                                                    */
+    uint32_t depth;             /* of read sections                                                */
+    uint32_t thread_index;
+    worker_id worker;
+    uint32_t cursors[CHUNK_CLASSES]; /* by class, [0] for slots: chunk that had free places last   */
+    struct limbo limbo;
+    struct context *next_free;
+    struct magazine slots, hints, blocks[CHUNK_CLASSES];
+};
+_Static_assert(sizeof(struct context) <= PAGE_BYTES, "a context is one page of private memory");
+
+struct tls_entry {
+    struct context *context;
+    uint64_t serial;
+};
+extern __thread struct tls_entry shm_tls[SHM_TABLES_MAX] __attribute__((tls_model("initial-exec")));
+
+/* Attaches this process to a mapped segment; leaves it.  open: 0 or an errno value of segment.h. */
+int worker_open(struct shm *shm);
+void worker_close(struct shm *shm);
+
+/* The slow path of context_of(): attaches the process if need be, then the thread. */
+struct context *context_attach(struct shm *shm, int *error);
+
+/* This thread's state; NULL and *ERROR when it can't be had. */
+static inline struct context *context_of(struct shm *shm, int *error)
+{
+    struct tls_entry *e = &shm_tls[shm->index];
+    if (likely(e->serial == shm->serial && e->context->shm))
+        return e->context;
+    return context_attach(shm, error);
+}
+
+static inline unsigned worker_index(worker_id id) { return (id & ((1u << WORKER_INDEX_BITS) - 1)) - 1; }
+static inline uint32_t worker_gen(worker_id id) { return id >> WORKER_INDEX_BITS; }
+
+/* True when ID no longer holds its slot: it detached, or it was recovered.  Costs one load. */
+static inline bool worker_gone(const struct shm *shm, worker_id id)
+{
+    unsigned index = worker_index(id);
+    if (id == 0 || index >= WORKERS)
+        return true;
+    return load_acquire(&shm->workers[index].owner) != (WORKER_LIVE | worker_gen(id));
+}
+
+/* False only if the worker is proved dead (or gone).  System calls. */
+bool worker_alive(struct shm *shm, worker_id id);
+
+/*
+ * Recovers every worker that is proved dead; returns how many this call finished.  What a dead worker
+ * leaves in the heap is the sweep's to find.  PIDS unless NULL gets up to MAX pids of the living.
+ */
+unsigned worker_recover(struct shm *shm, int *pids, size_t max, size_t *count);
+
+/* Takes the lock on byte OFFSET for this process for good, the way a worker does: 0, or EAGAIN when
+ * somebody has it, or another errno value.  *PAGE is the mapping that holds it; munmap releases. */
+int lock_hold(struct shm *shm, uint64_t offset, void **page);
+/* The offset whose lock makes a persister the leader. */
+#define LOCK_OF_LEADER offsetof(struct header, leader)
+
+#endif
