@@ -1,8 +1,9 @@
 # sesstab.  `make help` lists what there is to make.
 #
-#   SAN=address,undefined | thread    build everything with these sanitizers (into build/<san>)
-#   CC=clang                          another compiler
+#   SAN=address,undefined | thread    build everything with these sanitizers (into build/san-...)
+#   CC=clang                          another compiler (into build/clang)
 #   WERROR=1                          warnings are errors
+#   PREFIX=/usr/local DESTDIR=        where `make install` puts things
 
 MAKEFLAGS += --no-print-directory
 comma := ,
@@ -12,32 +13,36 @@ BUILD  := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(filter-out cc 
 PREFIX ?= /usr/local
 
 CFLAGS   ?= -O2 -g
-WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
+WARN     := -Wall -Wextra -Wshadow -Wvla $(if $(WERROR),-Werror)
+WARN_C   := -Wstrict-prototypes -Wmissing-prototypes
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 override CPPFLAGS += -I. -D_GNU_SOURCE
-override CFLAGS   += -std=gnu11 -pthread -fPIC -fvisibility=hidden $(WARN) \
-                     $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+override CFLAGS   += -std=gnu11 -pthread -fPIC -fvisibility=hidden $(WARN) $(WARN_C) $(SANFLAGS)
+override CXXFLAGS += -std=c++17 -pthread $(WARN) $(SANFLAGS)
 override LDFLAGS  += -pthread $(if $(SAN),-fsanitize=$(SAN))
 
 # ---------------------------------------------------------------- what there is ------------
 
-LIB_SRC   := $(wildcard shm/*.c) $(wildcard lib/*.c)
-LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/%.o)
+objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
+
+LIB_OBJ   := $(call objects,shm/*.c lib/*.c)
 STATIC    := $(BUILD)/libsesstab.a
 SHARED    := $(BUILD)/libsesstab.so.0
-
 PERSISTER := $(BUILD)/persister
 SHMDUMP   := $(BUILD)/shmdump
 MUSHD     := $(BUILD)/mushd
+TOOLS     := $(PERSISTER) $(SHMDUMP) $(MUSHD)
 
 TEST_SRC  := $(wildcard tests/*_test.c)
-TESTS     := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
-TEST_LIB  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
-BENCH_SRC := $(wildcard bench/*_bench.c)
-BENCHES   := $(BENCH_SRC:bench/%.c=$(BUILD)/bench/%)
+TESTS     := $(TEST_SRC:%.c=$(BUILD)/%)
+TEST_OBJ  := $(filter-out $(TEST_SRC:%.c=$(BUILD)/%.o),$(call objects,tests/*.c))
+CPLUSPLUS := $(BUILD)/tests/cplusplus_check
 
-all: $(STATIC) $(SHARED) $(PERSISTER) $(SHMDUMP) $(MUSHD)  ## library, persister, shmdump, mushd
+all: $(STATIC) $(SHARED) $(TOOLS)  ## library, persister, shmdump, mushd
 
-# ---------------------------------------------------------------- rules ---------------------
+tests: $(TESTS) $(CPLUSPLUS)
+
+# ---------------------------------------------------------------- building -----------------
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -53,33 +58,48 @@ $(SHARED): $(LIB_OBJ)
 	@$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -o $@ $^
 	@ln -sf $(@F) $(BUILD)/libsesstab.so
 
-define program  # name, objects, libraries
-$(1): $(2) $(STATIC)
-	@mkdir -p $$(@D)
-	@echo "  LD    $$@"
-	@$$(CC) $$(LDFLAGS) -o $$@ $(2) $(STATIC) $(3)
-endef
+link = @mkdir -p $(@D); echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(1)
 
-$(eval $(call program,$(PERSISTER),$(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/persister*.c) tools/log.c),-lhiredis))
-$(eval $(call program,$(SHMDUMP),$(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/shmdump*.c)),-lcjson))
-$(eval $(call program,$(MUSHD),$(patsubst %.c,$(BUILD)/%.o,$(wildcard docs/examples/*.c)),-levent_core))
+$(PERSISTER): $(call objects,tools/persister*.c tools/log.c) $(STATIC)
+	$(call link,-lhiredis)
+$(SHMDUMP): $(call objects,tools/shmdump*.c) $(STATIC)
+	$(call link,-lcjson)
+$(MUSHD): $(call objects,docs/examples/*.c) $(STATIC)
+	$(call link,-levent_core)
+$(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_OBJ) $(STATIC)
+	$(call link,-lcmocka -lhiredis)
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB) $(STATIC)
-	@echo "  LD    $@"
-	@$(CC) $(LDFLAGS) -o $@ $< $(TEST_LIB) $(STATIC) -lcmocka -lhiredis
+$(CPLUSPLUS): tests/cplusplus_check.cc lib/sesstab.h $(SHARED)
+	@mkdir -p $(@D)
+	@echo "  C++   $<"
+	@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -o $@ $< $(LDFLAGS) -L$(BUILD) -lsesstab -Wl,-rpath,$(abspath $(BUILD))
 
-$(BUILD)/bench/%: $(BUILD)/bench/%.o $(STATIC)
-	@echo "  LD    $@"
-	@$(CC) $(LDFLAGS) -o $@ $< $(STATIC) -lhiredis -lurcu-memb -lurcu-cds
+# ---------------------------------------------------------------- using --------------------
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+check: all tests  ## every test, with real processes and a real Redis
+	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CPLUSPLUS)
+
+install: all  ## library, header, persister, shmdump, man pages
+	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin \
+	           $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
+	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(PREFIX)/lib/libsesstab.so
+	install -m 644 lib/sesstab.h $(DESTDIR)$(PREFIX)/include/
+	install -m 755 $(PERSISTER) $(SHMDUMP) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 docs/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 
 clean:  ## remove everything that was built
 	rm -rf build
 
 help:  ## this text
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
-.PHONY: all clean help
+include docs/examples/demo/demo.mk
+-include bench/bench.mk
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+.PHONY: all tests check install clean help
+.DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:

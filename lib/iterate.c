@@ -6,8 +6,10 @@
 
 enum { SLOTS_PER_PAGE = PAGE_BYTES / SLOT_BYTES, SLOTS_PER_CHUNK = CHUNK_BYTES / SLOT_BYTES };
 
-/* The first slot reference that can be one, at or after AT; 0 when the heap ends. */
-static uint64_t next_slot(struct context *c, uint64_t at)
+/* The first slot reference that can be one, at or after AT, in a page of the cursor's part; 0 when
+ * the heap ends.  A part is every page whose number leaves INDEX when divided by PARTS: this stays
+ * so while the table grows. */
+static uint64_t next_slot(struct context *c, const sesstab_cursor *k, uint64_t at)
 {
     uint64_t committed = load_acquire(&c->shm->header->committed);
     if (at < SLOTS_PER_PAGE)
@@ -20,6 +22,8 @@ static uint64_t next_slot(struct context *c, uint64_t at)
             at = (chunk + 1) * SLOTS_PER_CHUNK;
         else if (at % SLOTS_PER_PAGE >= PAGE_SLOTS)
             at = layout_align(at, SLOTS_PER_PAGE);
+        else if (k->parts_ && at / SLOTS_PER_PAGE % k->parts_ != k->index_)
+            at = (at / SLOTS_PER_PAGE + 1) * SLOTS_PER_PAGE;
         else
             return at;
     }
@@ -43,11 +47,6 @@ static int look(struct context *c, slot_ref r, sesstab_view *view)
     return session_view(c, s, load_relaxed(&s->node.key), view);
 }
 
-static bool at_end(const sesstab_cursor *k, uint64_t at)
-{
-    return at == 0 || (k->end_ && at >= k->end_);
-}
-
 int sesstab_next(sesstab *t, sesstab_cursor *cursor, sesstab_view *view)
 {
     int result = SESSTAB_OK;
@@ -57,8 +56,8 @@ int sesstab_next(sesstab *t, sesstab_cursor *cursor, sesstab_view *view)
     sesstab_pause(t, cursor);
     rcu_enter(c);
     for (;;) {
-        uint64_t at = next_slot(c, cursor->next_);
-        if (at_end(cursor, at)) {
+        uint64_t at = next_slot(c, cursor, cursor->next_);
+        if (at == 0) {
             rcu_exit(c);
             return SESSTAB_NOTFOUND;
         }
@@ -78,14 +77,7 @@ void sesstab_pause(sesstab *t, sesstab_cursor *cursor)
     cursor->open_ = false;
 }
 
-sesstab_cursor sesstab_part(sesstab *t, unsigned index, unsigned parts)
+sesstab_cursor sesstab_part(unsigned index, unsigned parts)
 {
-    uint64_t chunks = load_acquire(&t->shm.header->committed);
-    if (parts == 0 || index >= parts)
-        return (sesstab_cursor){ .next_ = 1, .end_ = 1 }; /* of nothing */
-    uint64_t slots = chunks * SLOTS_PER_CHUNK;
-    uint64_t begin = slots * index / parts / SLOTS_PER_PAGE * SLOTS_PER_PAGE;
-    uint64_t end = slots * (index + 1) / parts / SLOTS_PER_PAGE * SLOTS_PER_PAGE;
-    bool last = index + 1 == parts; /* sees what is added, too */
-    return (sesstab_cursor){ .next_ = begin, .end_ = last ? 0 : end ? end : 1 };
+    return (sesstab_cursor){ .index_ = index, .parts_ = parts ? parts : 1 };
 }

@@ -112,7 +112,7 @@ void record_write(const struct draft *d, struct block *b)
     to = put_string(to, d->type, h->type_length);
     if (h->flags & BLOCK_ACKED)
         to = put_string(to, d->acked, h->acked_length);
-    b->metadata_at = (uint32_t)(to - (uint8_t *)b);
+    b->metadata_at = (uint16_t)(to - (uint8_t *)b);
     to = put_metadata(to, d, h->version);
     b->size = (uint32_t)(to - (uint8_t *)b);
     b->metadata_count = (uint16_t)(h->metadata_count + (d->key != NULL) - (d->drop_length != 0) +

@@ -59,7 +59,8 @@ bool record_find(const uint8_t *metadata, size_t length, const char *key, size_t
 static inline uint64_t record_last_seen(const struct slot *s, const struct block *b)
 {
     uint64_t seen = load_relaxed(&s->last_seen), durable = load_relaxed(&s->durable_seen);
-    if (seen < durable)
+    /* What Redis acknowledged of the handle's earlier session is not this one's. */
+    if (seen < durable && DURABLE_VERSION(load_relaxed(&s->durable)) >= b->born_version)
         seen = durable;
     return seen < b->connected_at ? b->connected_at : seen;
 }

@@ -296,12 +296,12 @@ static int revive(struct context *c, struct slot *s, uint64_t current, const str
     if (result)
         return result;
     write_block(c, r, d, slot_ref_of(c->shm, s));
+    uint64_t seen = load_relaxed(&s->last_seen);
     if (!publish(c, s, current, r, d->head.version)) {
         heap_unclaim(c, RETIRED_BLOCK, r.at);
         return SESSTAB_EXISTS;
     }
-    if (load_relaxed(&s->last_seen) < last_seen)
-        store_relaxed(&s->last_seen, last_seen);
+    cas_exact(&s->last_seen, seen, last_seen); /* unless the new session was touched already */
     announce(c, s);
     return SESSTAB_OK;
 }

@@ -126,12 +126,13 @@ typedef struct sesstab_options {
     uint32_t owner;         /* a user id that may own the segment, besides root and the caller    */
     int64_t group;          /* when created: the segment's group id; 0: the process's own         */
     sesstab_mode mode;      /* when created                                                       */
-    uint64_t max_bytes;     /* when created: the segment never grows beyond; 0: 16 GiB.
-                               Only address space is taken; memory is, as it is needed            */
+    uint64_t max_bytes;     /* when created: the sessions' memory never grows beyond, from 2 MiB to
+                               64 GiB; 0: 16 GiB.  Only address space is taken; memory is, as it
+                               is needed                                                          */
     /* For tests: small capacities and counters that are about to overflow. */
     uint32_t ring_entries;  /* when created: entries in a change ring, a power of two from 4 to
                                512; 0: 512                                                        */
-    uint64_t first_version; /* when created: where sessions' versions start; 0: 1                 */
+    uint64_t first_version; /* when created: where sessions' versions start, at most 2^47; 0: 1   */
     bool full_fences;       /* when created: do without membarrier(2)                             */
 } sesstab_options;
 
@@ -268,9 +269,10 @@ SESSTAB_API int sesstab_get(sesstab *table, uint64_t handle, sesstab_view *view,
 SESSTAB_API int sesstab_touch(sesstab *table, uint64_t handle, uint64_t now);
 
 /*
- * Sets the state, and stores the one before in *OLD unless that is NULL.  LOGGED_IN needs a player
- * (use sesstab_bind()).  The caller becomes the owner if the old state was DETACHED.
- * OK · NOTFOUND · INVALID · NOMEMORY · NOSPACE.
+ * Sets the state, and stores the one before in *OLD unless that is NULL.  A bound session is
+ * LOGGED_IN or DETACHED, an unbound one anything but LOGGED_IN: use sesstab_bind() and
+ * sesstab_unbind().  The caller becomes the owner if the old state was DETACHED.
+ * OK · NOTFOUND · INVALID (no state, or not one for this session) · NOMEMORY · NOSPACE.
  */
 SESSTAB_API int sesstab_set_state(sesstab *table, uint64_t handle, sesstab_state state,
                                   sesstab_state *old);
@@ -342,7 +344,7 @@ SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position
  *            was said.
  *   UNKNOWN  the time is up.  The binding stays, pending, and will be resolved.
  *   NOTFOUND there is no such session, or it was removed while this call waited.
- *   INVALID · TOOBIG · NOMEMORY · NOSPACE: nothing changed.
+ *   INVALID (no player, negative time-out) · TOOBIG · NOMEMORY · NOSPACE: nothing changed.
  *
  * In mode MEMORY the answer is OK at once.
  */
@@ -361,12 +363,14 @@ SESSTAB_API int sesstab_unbind(sesstab *table, uint64_t handle, int timeout_ms);
  * It may be kept, copied to another process and resumed at any time while it is not `open_`.
  */
 typedef struct sesstab_cursor {
-    uint64_t next_, end_;
+    uint64_t next_;
+    uint32_t index_, parts_;
     bool open_;
 } sesstab_cursor;
 
-/* A cursor over part INDEX (from 0) of PARTS: together they see what one {0} cursor sees. */
-SESSTAB_API sesstab_cursor sesstab_part(sesstab *table, unsigned index, unsigned parts);
+/* A cursor over part INDEX (from 0) of PARTS: together they see what one {0} cursor sees, whenever
+ * each is made and run.  Of nothing when INDEX >= PARTS. */
+SESSTAB_API sesstab_cursor sesstab_part(unsigned index, unsigned parts);
 
 /*
  * The next session, in no particular order.  A session that is there during the whole walk is seen

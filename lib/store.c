@@ -511,9 +511,13 @@ void store_ack(struct store *s, const struct store_image *image)
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
     if (slot) {
+        bool new = DURABLE_VERSION(load_relaxed(&slot->durable)) < b->born_version;
+        if (new)
+            store_relaxed(&slot->durable_seen, image->last_seen); /* not the earlier session's */
+        else
+            raise_to(&slot->durable_seen, image->last_seen);
         if (image->kind != STORE_TOUCH)
             raise_durable(slot, image);
-        raise_to(&slot->durable_seen, image->last_seen);
         if (image->kind == STORE_DELETE)
             ack_delete(c, slot, image, current, b);
     }

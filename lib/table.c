@@ -48,12 +48,18 @@ static struct segment_options segment_options_of(const sesstab_options *o)
 
 static int open_table(const char *name, const struct segment_options *o, sesstab *t)
 {
-    int error = segment_open(name, o, &t->shm);
-    if (error)
-        return error;
-    error = worker_open(&t->shm);
-    if (error)
-        segment_close(&t->shm);
+    int error = 0;
+    /* Somebody may unlink the name while we attach: with `create` that is no reason to give up. */
+    for (int tries = 0; tries < 16; tries++) {
+        error = segment_open(name, o, &t->shm);
+        if (error)
+            return error;
+        error = worker_open(&t->shm);
+        if (error)
+            segment_close(&t->shm);
+        if (error != ESTALE || !o->create)
+            break;
+    }
     return error;
 }
 

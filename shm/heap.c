@@ -276,6 +276,7 @@ static bool refill(struct context *c, unsigned class, enum retired_kind kind)
 /* Every chunk's hints are lost or none is free: look at the words themselves. */
 static bool refill_thoroughly(struct context *c, unsigned class, enum retired_kind kind)
 {
+    worker_recover(c->shm, NULL, 0, NULL);
     rcu_reclaim(c);
     if (magazine_of(c, kind, class)->count)
         return true;
@@ -294,6 +295,7 @@ static bool refill_thoroughly(struct context *c, unsigned class, enum retired_ki
 static void sweep_a_little(struct context *c)
 {
     uint64_t n = load_acquire(&c->shm->header->committed);
+    worker_recover(c->shm, NULL, 0, NULL);
     if (!n || n > c->shm->max_chunks || !load_relaxed(&c->shm->header->sweep_wanted))
         return;
     unsigned chunk = (unsigned)(add_relaxed(&c->shm->header->sweep_cursor, 1) % n);

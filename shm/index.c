@@ -170,11 +170,16 @@ void index_recover_heads(struct context *c, enum index_kind kind, uint64_t from,
         recover_head(c, kind, (uint32_t)from);
 }
 
+/* Links the head of a hash's bucket, and first those above it: so each is a short walk away. */
 static void want_head(struct context *c, enum index_kind kind, uint64_t hash)
 {
-    uint64_t bucket = hash & (index_size(c->shm, kind) - 1);
-    if (unlikely(load_relaxed(&index_buckets(c->shm, kind)[bucket]) == 0))
-        init_head(c, kind, (uint32_t)bucket);
+    atomic_u64 *heads = index_buckets(c->shm, kind);
+    uint64_t size = index_size(c->shm, kind), bucket = hash & (size - 1);
+    if (likely(load_relaxed(&heads[bucket]) != 0))
+        return;
+    for (uint64_t n = 2; n <= size; n *= 2)
+        if (load_relaxed(&heads[bucket & (n - 1)]) == 0)
+            init_head(c, kind, (uint32_t)(bucket & (n - 1)));
 }
 
 /* ---------------------------------------------------------------- operations ---------------- */

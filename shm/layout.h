@@ -169,17 +169,16 @@ struct block {
     uint32_t player_hash;    /* of player; 0 when bound to nobody                                */
     uint32_t acked_hash;     /* of the last acknowledged player, if ACKED                        */
     uint32_t size;           /* bytes used, this struct included                                 */
-    uint32_t metadata_at;    /* where the metadata begins, from the block's start                */
+    uint16_t metadata_at;    /* where the metadata begins, from the block's start                */
     uint16_t metadata_count;
     uint8_t state;           /* sesstab_state                                                    */
     uint8_t acked_state;     /* state to go back to, if ACKED                                    */
     uint8_t flags;           /* BLOCK_*                                                          */
     uint8_t player_length, address_length, host_length;
     uint8_t type_length, acked_length;
-    uint8_t unused[6];
 };
 enum { BLOCK_ACKED = 1 };
-_Static_assert(sizeof(struct block) == 112, "strings begin at 112");
+_Static_assert(sizeof(struct block) == 104, "strings begin at 104");
 _Static_assert(offsetof(struct block, handle) == 16, "a block's words lie where the picture says");
 
 /* One metadata entry: this, then the key and a NUL, then the value and a NUL; not aligned. */
@@ -188,7 +187,8 @@ struct metadata {
     uint16_t version_high;
     uint16_t value_length;
     uint8_t key_length;
-};
+} __attribute__((packed));
+_Static_assert(sizeof(struct metadata) == 9, "an entry costs 11 bytes besides key and value");
 
 /* What the heap keeps beside each chunk. */
 struct chunk {

@@ -211,7 +211,6 @@ static void fill_header(struct header *h, const struct segment_options *o)
     store_relaxed(&h->players.buckets, INDEX_BUCKETS_MIN);
     store_relaxed(&h->ready, h->mode == MODE_MEMORY);
     store_relaxed(&h->incarnation, 1);
-    store_relaxed(&h->sweep_wanted, 1);
     h->magic = LAYOUT_MAGIC;
 }
 

@@ -70,11 +70,14 @@ int lock_hold(struct shm *shm, uint64_t offset, void **page)
     close(fd); /* the mapping keeps the lock */
     if (error)
         return error;
-    if (lock_held(shm, offset) != 1) {
+    int held = lock_held(shm, offset);
+    if (held != 1)
         munmap(*page, PAGE_BYTES);
+    if (held < 0)
+        return shm_fail(ESTALE, "%s was removed or replaced just now", shm->path);
+    if (held == 0)
         return shm_fail(ENOTSUP, "%s: locks do not outlive their descriptor here; /dev/shm must be a "
                         "tmpfs", shm->path);
-    }
     return 0;
 }
 
