@@ -132,6 +132,7 @@ static int bind_slot(struct context *c, struct slot *s, uint64_t handle, struct 
     slot_ref r = slot_ref_of(c->shm, s);
     if (a->hint.at) {
         hint_settle(c, a->hint);
+        a->hint.at = 0;
         if (result != SESSTAB_OK)
             hint_collect(c, a->hash, r);
     }
@@ -151,12 +152,17 @@ static int bind(sesstab *t, uint64_t handle, struct bind_arguments *a, int timeo
     struct context *c = context_for(t, &result);
     if (!c)
         return result;
-    rcu_enter(c);
-    struct slot *s = index_lookup(c, handle);
-    result = s ? bind_slot(c, s, handle, a) : SESSTAB_NOTFOUND;
-    bool wait = result == SESSTAB_OK && a->wait_for && t->shm.mode != MODE_MEMORY;
-    uint64_t waiting = wait && timeout_ms > 0 ? post(c, s, handle, a) : 0;
-    rcu_exit(c);
+    uint64_t waiting = 0;
+    bool wait;
+    do {
+        rcu_enter(c);
+        struct slot *s = index_lookup(c, handle);
+        result = s ? bind_slot(c, s, handle, a) : SESSTAB_NOTFOUND;
+        wait = result == SESSTAB_OK && a->wait_for && t->shm.mode != MODE_MEMORY;
+        if (wait && timeout_ms > 0)
+            waiting = post(c, s, handle, a);
+        rcu_exit(c);
+    } while (relieved(c, result));
     if (!wait)
         return result;
     return waiting ? await(c, waiting, timeout_ms) : SESSTAB_UNKNOWN;

@@ -184,13 +184,15 @@ int session_change(sesstab *t, uint64_t handle, change_fn *edit, void *arguments
     struct context *c = context_for(t, &result);
     if (unlikely(!c))
         return result;
-    rcu_enter(c);
-    struct slot *s = index_lookup(c, handle);
-    result = s ? session_change_slot(c, s, handle, edit, arguments, change ? change : &unused)
-               : SESSTAB_NOTFOUND;
-    if (result == SESSTAB_OK)
-        announce(c, s);
-    rcu_exit(c);
+    do {
+        rcu_enter(c);
+        struct slot *s = index_lookup(c, handle);
+        result = s ? session_change_slot(c, s, handle, edit, arguments, change ? change : &unused)
+                   : SESSTAB_NOTFOUND;
+        if (result == SESSTAB_OK)
+            announce(c, s);
+        rcu_exit(c);
+    } while (relieved(c, result));
     return result == CHANGE_NONE ? SESSTAB_OK : result;
 }
 
@@ -378,11 +380,13 @@ int sesstab_insert(sesstab *t, uint64_t *handle, const sesstab_info *info)
     if (!c || (result = draft_of_info(c, info ? info : &none, &d)))
         return result;
     d.head.handle = *handle;
-    rcu_enter(c);
     d.head.generation = atomic_fetch_add(&t->shm.header->next_generation, 1);
-    result = *handle ? session_insert(c, &d, d.head.connected_at, false)
-                     : insert_assigned(c, handle, &d);
-    rcu_exit(c);
+    do {
+        rcu_enter(c);
+        result = *handle ? session_insert(c, &d, d.head.connected_at, false)
+                         : insert_assigned(c, handle, &d);
+        rcu_exit(c);
+    } while (relieved(c, result));
     return result;
 }
 

@@ -110,11 +110,22 @@ static bool urgent_work(const struct store *s)
     return any_bit(s->table->shm.urgent, THREADS / 64);
 }
 
+/* How many chunks of this round may have been swept by now; 0: no round is due. */
+static uint64_t sweep_allowed(const struct store *s)
+{
+    int64_t now = monotonic_ms();
+    if (s->sweep.running)
+        return s->sweep.thorough ? UINT64_MAX
+                                 : (uint64_t)(now - s->sweep.started) / SWEEP_MS_PER_CHUNK + 1;
+    return now >= s->sweep.next;
+}
+
 static bool other_work(const struct store *s)
 {
     const struct shm *shm = &s->table->shm;
     return any_bit(shm->ready, THREADS / 64) || load_relaxed(&shm->header->overflow) ||
-           load_relaxed(&shm->header->sweep_wanted) || s->scan.running || s->sweep.running;
+           load_relaxed(&shm->header->sweep_wanted) || s->scan.running ||
+           s->sweep.chunk < sweep_allowed(s);
 }
 
 bool store_busy(const struct store *s)
@@ -696,27 +707,18 @@ static void sweep_chunk(struct store *s, struct context *c, uint64_t chunk)
     add_relaxed(&shm->header->swept, 1);
 }
 
-static bool sweep_due(struct store *s)
-{
-    int64_t now = monotonic_ms();
-    if (atomic_exchange(&s->table->shm.header->sweep_wanted, 0))
-        sweep_everything(s);
-    if (!s->sweep.running && now >= s->sweep.next)
-        s->sweep = (struct sweep){ .running = true, .started = now };
-    return s->sweep.running;
-}
-
 static void sweep_some(struct store *s)
 {
     struct context *c = context_in(s);
-    if (!sweep_due(s))
-        return;
     uint64_t chunks = load_acquire(&s->table->shm.header->committed);
-    uint64_t allowed = s->sweep.thorough ? UINT64_MAX
-                       : (uint64_t)(monotonic_ms() - s->sweep.started) / SWEEP_MS_PER_CHUNK + 1;
+    if (atomic_exchange(&s->table->shm.header->sweep_wanted, 0))
+        sweep_everything(s);
+    uint64_t allowed = sweep_allowed(s);
+    if (!s->sweep.running && allowed)
+        s->sweep = (struct sweep){ .running = true, .started = monotonic_ms() };
     for (int i = 0; i < SWEEP_CHUNKS_PER_TAKE && s->sweep.chunk < chunks && s->sweep.chunk < allowed; i++)
         sweep_chunk(s, c, s->sweep.chunk++);
-    if (s->sweep.chunk >= chunks)
+    if (s->sweep.running && s->sweep.chunk >= chunks)
         s->sweep = (struct sweep){ .next = s->sweep.started + SWEEP_PERIOD_MS };
 }
 

@@ -38,6 +38,13 @@ static inline struct context *context_for(sesstab *t, int *result)
     return c;
 }
 
+/* A change failed for want of memory, and after a look for what is free it may be tried again.  The
+ * caller has left its section. */
+static inline bool relieved(struct context *c, int result)
+{
+    return unlikely(result == SESSTAB_NOMEMORY || result == SESSTAB_NOSPACE) && heap_relieve(c);
+}
+
 /* ---------------------------------------------------------------- reading ------------------- */
 
 /*

@@ -1,9 +1,12 @@
 #include "heap.h"
 
 #include "recover.h"
+#include "wait.h"
 
 #include <errno.h>
 #include <string.h>
+
+enum { RELIEVE_MS = 100 };
 
 /* ---------------------------------------------------------------- references ---------------- */
 
@@ -273,24 +276,6 @@ static bool refill(struct context *c, unsigned class, enum retired_kind kind)
     return false;
 }
 
-/* Every chunk's hints are lost or none is free: look at the words themselves. */
-static bool refill_thoroughly(struct context *c, unsigned class, enum retired_kind kind)
-{
-    worker_recover(c->shm, NULL, 0, NULL);
-    rcu_reclaim(c);
-    if (magazine_of(c, kind, class)->count)
-        return true;
-    uint64_t n = load_acquire(&c->shm->header->committed);
-    for (uint64_t i = 0; i < n && i < c->shm->max_chunks; i++) {
-        if (load_acquire(&c->shm->chunks[i].class) != class)
-            continue;
-        recover_sweep(c, (unsigned)i);
-        heap_rehint(c->shm, (unsigned)i);
-    }
-    rcu_reclaim(c);
-    return magazine_of(c, kind, class)->count || refill(c, class, kind);
-}
-
 /* Before the table grows, one chunk is swept: what the dead left comes back even without persister. */
 static void sweep_a_little(struct context *c)
 {
@@ -315,9 +300,31 @@ static int more(struct context *c, unsigned class, enum retired_kind kind)
     if (!error) {
         *cursor_of(c, kind, class) = chunk;
         refill(c, class, kind);
-        return 0; /* or others were quicker: the caller comes again */
     }
-    return refill_thoroughly(c, class, kind) ? 0 : error;
+    return error; /* 0: or others were quicker, and the caller comes again */
+}
+
+/* One chunk at a time, each to its end: who is killed while it sweeps has helped all the same. */
+static uint64_t relieve_chunk(struct context *c, unsigned chunk)
+{
+    uint64_t before = c->freed;
+    recover_sweep(c, chunk);
+    rcu_reclaim(c);
+    heap_rehint(c->shm, chunk);
+    return c->freed - before;
+}
+
+bool heap_relieve(struct context *c)
+{
+    if (c->depth || monotonic_ms() - c->relieved_at < RELIEVE_MS)
+        return false;
+    worker_recover(c->shm, NULL, 0, NULL);
+    uint64_t n = load_acquire(&c->shm->header->committed), freed = 0;
+    for (uint64_t i = 0; i < n && i < c->shm->max_chunks && !freed; i++)
+        freed = relieve_chunk(c, (unsigned)(add_relaxed(&c->shm->header->sweep_cursor, 1) % n));
+    if (!freed) /* there may still be hints that nobody had: one more try, then a pause */
+        c->relieved_at = monotonic_ms();
+    return true;
 }
 
 /* ---------------------------------------------------------------- claiming ------------------ */

@@ -101,6 +101,13 @@ int heap_claim_hint(struct context *c, hint_ref *hint);
 int heap_claim_block(struct context *c, uint32_t bytes, block_ref *block);
 
 
+/*
+ * A claim has failed: finds everything that is free, or that the dead hold, and lets a grace period
+ * pass.  Outside of read sections only, or else one's own section keeps the garbage; and a full
+ * table's callers don't sweep without end.  True: it did, try the claim again.
+ */
+bool heap_relieve(struct context *c);
+
 /* OWNED -> LIVE: what was claimed is published.  Anybody may help. */
 static inline void own_publish(atomic_u64 *word)
 {

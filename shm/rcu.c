@@ -112,6 +112,7 @@ static void release(struct context *c, const struct retired *r)
     atomic_u64 *word = word_of(c->shm, r->kind, r->ref);
     store_release(word, OWN_WORD(OWN_FREE, 0, OWN_SEQ(load_relaxed(word)) + 1));
     heap_freed(c, r->kind, r->ref);
+    c->freed++;
 }
 
 void rcu_reclaim(struct context *c)

@@ -344,6 +344,8 @@ static bool recover(struct shm *shm, unsigned index, uint64_t owner)
         recover_thread(shm, i, dead);
     if (!cas_exact(&shm->workers[index].owner, owner, owner & ~WORKER_LIVE)) /* COMMIT: recovered */
         return false;
+    /* Again: the sweep asks who is gone, and a quick leader may have swept before the CAS. */
+    atomic_store(&shm->header->sweep_wanted, 1);
     add_relaxed(&shm->header->deaths, 1);
     return true;
 }
