@@ -1,0 +1,398 @@
+/*
+ * persister - carries a table's changes to Redis.
+ *
+ * One thread sleeps in the store and writes to Redis (persister_lead.c), another one watches for
+ * deaths (persister_watch.c).  A second persister of the same table stands by until the kernel says
+ * that the first one is gone.
+ */
+#include "tools/persister.h"
+
+#include "lib/store.h"
+#include "tools/log.h"
+#include "tools/persister_batch.h"
+#include "tools/persister_lead.h"
+#include "tools/persister_spawn.h"
+#include "tools/persister_table.h"
+#include "tools/persister_watch.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, STANDBY_MS = 50, PASSWORD_MAX = 4096 };
+
+/* ---------------------------------------------------------------- time and signals ------- */
+
+static atomic_ullong stop_by; /* monotonic ms; 0: go on */
+
+uint64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+bool stop_requested(void)
+{
+    return stop_deadline() != 0;
+}
+
+uint64_t stop_deadline(void)
+{
+    return atomic_load_explicit(&stop_by, memory_order_relaxed);
+}
+
+void pause_ms(unsigned ms)
+{
+    struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+    if (!stop_requested())
+        nanosleep(&time, NULL);
+}
+
+/* The first signal asks to flush and leave; the second leaves.  A successor finds everything. */
+static void on_stop(int signal)
+{
+    if (stop_requested())
+        _exit(128 + signal);
+    atomic_store_explicit(&stop_by, monotonic_ms() + STOP_MS, memory_order_relaxed);
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action = { .sa_handler = on_stop };
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---------------------------------------------------------------- options ---------------- */
+
+/* Read by libc: hidden, as everything is by default here, it would not be found. */
+SESSTAB_API const char *argp_program_version = "persister (sesstab) " SESSTAB_VERSION;
+
+enum {
+    OPTION_CREATE = 0x100,
+    OPTION_PERMISSIONS,
+    OPTION_OWNER,
+    OPTION_GROUP,
+    OPTION_MAX_BYTES,
+    OPTION_USER,
+    OPTION_PASSWORD_FILE,
+    OPTION_DATABASE,
+    OPTION_PREFIX,
+    OPTION_FLUSH_INTERVAL,
+    OPTION_BATCH,
+    OPTION_SPAWN_REDIS,
+    OPTION_LOG_LEVEL,
+    OPTION_TIMEOUT
+};
+
+static const struct argp_option options[] = {
+    { NULL, 0, NULL, 0, "The table:", 1 },
+    { "table", 't', "NAME", 0, "its name (/sesstab)", 1 },
+    { "create", OPTION_CREATE, NULL, 0, "make it if there is none", 1 },
+    { "permissions", OPTION_PERMISSIONS, "OCTAL", 0,
+      "access mode when created, and the most that an existing one may allow (0600)", 1 },
+    { "owner", OPTION_OWNER, "USER", 0, "a user who may own it, besides root and this one", 1 },
+    { "group", OPTION_GROUP, "GROUP", 0, "its group, when created", 1 },
+    { "max-bytes", OPTION_MAX_BYTES, "SIZE", 0,
+      "how far it may grow, when created; with K, M or G", 1 },
+    { NULL, 0, NULL, 0, "Redis:", 2 },
+    { "redis", 'r', "ADDRESS", 0, "unix:PATH or tcp:HOST:PORT (tcp:127.0.0.1:6379)", 2 },
+    { "user", OPTION_USER, "NAME", 0, "user name to log in with", 2 },
+    { "password-file", OPTION_PASSWORD_FILE, "FILE", 0,
+      "the password is its first line (else the variable SESSTAB_REDIS_PASSWORD)", 2 },
+    { "db", OPTION_DATABASE, "N", 0, "database number (0)", 2 },
+    { "prefix", OPTION_PREFIX, "TEXT", 0, "what all keys begin with (sesstab)", 2 },
+    { "timeout", OPTION_TIMEOUT, "MS", 0, "how long an answer may take (5000)", 2 },
+    { "spawn-redis", OPTION_SPAWN_REDIS, "DIR", 0,
+      "run a private redis-server whose files are in DIR, instead of --redis.  It is configured by "
+      "DIR/redis.conf if there is one", 2 },
+    { NULL, 0, NULL, 0, "Pace:", 3 },
+    { "flush-interval", OPTION_FLUSH_INTERVAL, "MS", 0,
+      "how long changes that nobody waits for may gather (50)", 3 },
+    { "batch", OPTION_BATCH, "N", 0, "most sessions in one write (128)", 3 },
+    { NULL, 0, NULL, 0, "Other:", -1 },
+    { "log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "error, warn, info or debug (info)", -1 },
+    { 0 }
+};
+
+static const char doc[] =
+    "Carries the changes of a sesstab table to Redis, and loads Redis into a fresh table."
+    "\vOne persister leads a table; a second one stands by and takes over.  SIGTERM and SIGINT "
+    "flush and leave; a second signal leaves at once, and loses nothing either.  Log lines (logfmt) "
+    "go to standard error.\n\n"
+    "Exit status: 0 asked to leave, 1 failed (the log says why), 64 wrong usage, 128+N ended by a "
+    "second signal N.";
+
+struct arguments {
+    struct settings settings;
+    const char *password_file;
+    bool redis_given;
+};
+
+static unsigned long number_option(struct argp_state *state, const char *name, const char *text,
+                                   unsigned long least, unsigned long most)
+{
+    char *rest;
+    errno = 0;
+    unsigned long value = strtoul(text, &rest, 10);
+    if (errno || *rest || rest == text || *text == '-' || value < least || value > most)
+        argp_error(state, "--%s wants a number from %lu to %lu, not '%s'", name, least, most,
+                   text);
+    return value;
+}
+
+static uint64_t size_option(struct argp_state *state, const char *text)
+{
+    static const char units[] = "KMG";
+    char *rest;
+    errno = 0;
+    unsigned long long value = strtoull(text, &rest, 10);
+    const char *unit = *rest ? strchr(units, *rest) : NULL;
+    unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+    if (errno || rest == text || *text == '-' || (*rest && (!unit || rest[1])) || value == 0 ||
+        value > UINT64_MAX >> shift)
+        argp_error(state, "--max-bytes wants a number, with K, M or G after it, not '%s'", text);
+    return (uint64_t)value << shift;
+}
+
+static uint32_t mode_option(struct argp_state *state, const char *text)
+{
+    char *rest;
+    unsigned long value = strtoul(text, &rest, 8);
+    if (*rest || rest == text || value == 0 || value > 0777)
+        argp_error(state, "--permissions wants an octal mode such as 660, not '%s'", text);
+    return (uint32_t)value;
+}
+
+static uint32_t user_option(struct argp_state *state, const char *text)
+{
+    const struct passwd *user = getpwnam(text);
+    if (user)
+        return user->pw_uid;
+    return (uint32_t)number_option(state, "owner (there is no such user, so it)", text, 0,
+                                   UINT32_MAX - 1);
+}
+
+static int64_t group_option(struct argp_state *state, const char *text)
+{
+    const struct group *group = getgrnam(text);
+    if (group)
+        return group->gr_gid;
+    return (int64_t)number_option(state, "group (there is no such group, so it)", text, 0,
+                                  UINT32_MAX - 1);
+}
+
+static const char *prefix_option(struct argp_state *state, const char *text)
+{
+    size_t length = strlen(text);
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)text[i] <= ' ' || text[i] == 0x7f)
+            argp_error(state, "--prefix must not contain blanks or control characters");
+    if (length == 0 || length > PREFIX_MAX)
+        argp_error(state, "--prefix wants 1 to %d bytes", PREFIX_MAX);
+    return text;
+}
+
+static void redis_option(struct argp_state *state, struct arguments *arguments, const char *text)
+{
+    const char *wrong = redis_parse_address(text, &arguments->settings.address);
+    if (wrong)
+        argp_error(state, "--redis '%s': %s", text, wrong);
+    arguments->redis_given = true;
+}
+
+static error_t parse_option(int key, char *text, struct argp_state *state)
+{
+    struct arguments *arguments = state->input;
+    struct settings *settings = &arguments->settings;
+    enum log_level level;
+    switch (key) {
+    case 't': settings->table = text; break;
+    case 'r': redis_option(state, arguments, text); break;
+    case OPTION_CREATE: settings->creation.create = true; break;
+    case OPTION_PERMISSIONS: settings->creation.permissions = mode_option(state, text); break;
+    case OPTION_OWNER: settings->creation.owner = user_option(state, text); break;
+    case OPTION_GROUP: settings->creation.group = group_option(state, text); break;
+    case OPTION_MAX_BYTES: settings->creation.max_bytes = size_option(state, text); break;
+    case OPTION_USER: settings->login.user = text; break;
+    case OPTION_PASSWORD_FILE: arguments->password_file = text; break;
+    case OPTION_DATABASE:
+        settings->login.database = (int)number_option(state, "db", text, 0, INT32_MAX);
+        break;
+    case OPTION_PREFIX: settings->prefix = prefix_option(state, text); break;
+    case OPTION_TIMEOUT:
+        settings->timeout_ms = (int)number_option(state, "timeout", text, 10, 600000);
+        break;
+    case OPTION_SPAWN_REDIS: settings->spawn_directory = text; break;
+    case OPTION_FLUSH_INTERVAL:
+        settings->flush_interval_ms = (unsigned)number_option(state, "flush-interval", text, 0,
+                                                              60000);
+        break;
+    case OPTION_BATCH:
+        settings->batch = (unsigned)number_option(state, "batch", text, 1, BATCH_MAX);
+        break;
+    case OPTION_LOG_LEVEL:
+        if (!log_parse_level(text, &level))
+            argp_error(state, "--log-level wants error, warn, info or debug, not '%s'", text);
+        log_set_level(level);
+        break;
+    case ARGP_KEY_ARG:
+        argp_error(state, "'%s' is not expected: every setting is an option", text);
+        break;
+    case ARGP_KEY_END:
+        if (settings->spawn_directory && (arguments->redis_given || settings->login.user ||
+                                          arguments->password_file))
+            argp_error(state, "--spawn-redis excludes --redis, --user and --password-file");
+        if (settings->login.user && !arguments->password_file &&
+            !getenv("SESSTAB_REDIS_PASSWORD"))
+            argp_error(state, "--user wants a password: --password-file FILE");
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+/* The first line of PATH, as a string that lives as long as the process; NULL: said why. */
+static const char *read_password(const char *path)
+{
+    static char password[PASSWORD_MAX];
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        log_event(LEVEL_ERROR, "failed", TEXT("file", path), TEXT("reason", strerror(errno)));
+        return NULL;
+    }
+    if (!fgets(password, sizeof password, file))
+        password[0] = '\0';
+    fclose(file);
+    password[strcspn(password, "\r\n")] = '\0';
+    if (!password[0])
+        log_event(LEVEL_ERROR, "failed", TEXT("file", path),
+                  TEXT("reason", "its first line, which should be the password, is empty"));
+    return password[0] ? password : NULL;
+}
+
+/* ---------------------------------------------------------------- running ---------------- */
+
+/* False: stopped, or the table's name means another segment (*FAILED). */
+static bool stand_by(const struct settings *settings, struct store *store, bool *failed)
+{
+    bool said = false;
+    while (!stop_requested()) {
+        if (store_lead(store))
+            return true;
+        if (!said)
+            log_event(LEVEL_INFO, "standby", TEXT("table", settings->table),
+                      TEXT("note", "another persister leads"));
+        said = true;
+        if (table_look(settings->table, store_creation_id(store)) == NAME_REPLACED) {
+            log_event(LEVEL_ERROR, "failed",
+                      TEXT("reason", "the table's name now means another segment"));
+            *failed = true;
+            return false;
+        }
+        pause_ms(STANDBY_MS);
+    }
+    return false;
+}
+
+static int serve_table(const struct settings *settings, sesstab *table, struct spawn *spawn,
+                       const struct watch *watch)
+{
+    for (;;) {
+        bool failed = false;
+        struct store *store = store_open(table);
+        if (!store) {
+            log_event(LEVEL_ERROR, "failed", TEXT("reason", "out of memory"));
+            return EXIT_FAILED;
+        }
+        enum ending ending = ENDING_STOPPED;
+        if (stand_by(settings, store, &failed))
+            ending = lead(settings, table, store, spawn, watch);
+        store_close(store);
+        if (ending == ENDING_SUPERSEDED) {
+            pause_ms(STANDBY_MS);
+            continue;
+        }
+        return failed || ending == ENDING_FAILED ? EXIT_FAILED : EXIT_OK;
+    }
+}
+
+static int run(const struct settings *settings, struct spawn *spawn)
+{
+    sesstab *table;
+    int error = sesstab_open(settings->table, &settings->creation, &table);
+    if (error) {
+        log_event(LEVEL_ERROR, "failed", TEXT("table", settings->table),
+                  TEXT("error", sesstab_strerror(error)), TEXT("reason", sesstab_error_detail()),
+                  TEXT("note", error == SESSTAB_NOTFOUND ? "start its server first, or use --create"
+                                                         : NULL));
+        return EXIT_FAILED;
+    }
+    struct watch *watch = watch_start(table);
+    int status = EXIT_FAILED;
+    if (watch)
+        status = serve_table(settings, table, spawn, watch);
+    else
+        log_event(LEVEL_ERROR, "failed", TEXT("reason", "the thread that watches for deaths "
+                                                        "could not be started"));
+    watch_stop(watch);
+    sesstab_close(table);
+    return status;
+}
+
+static int run_with_redis(struct settings *settings)
+{
+    struct spawn spawn;
+    char address[sizeof settings->address.text];
+    if (!settings->spawn_directory)
+        return run(settings, NULL);
+    const char *wrong = spawn_prepare(&spawn, settings->spawn_directory);
+    if (!wrong) {
+        snprintf(address, sizeof address, "unix:%s", spawn.socket);
+        wrong = redis_parse_address(address, &settings->address);
+    }
+    if (wrong) {
+        log_event(LEVEL_ERROR, "failed", TEXT("directory", settings->spawn_directory),
+                  TEXT("reason", wrong));
+        return EXIT_FAILED;
+    }
+    int status = run(settings, &spawn);
+    spawn_stop(&spawn);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct argp parser = { options, parse_option, NULL, doc, NULL, NULL, NULL };
+    struct arguments arguments = {
+        .settings = { .table = "/sesstab", .prefix = "sesstab", .flush_interval_ms = 50,
+                      .batch = 128, .timeout_ms = 5000 }
+    };
+    struct settings *settings = &arguments.settings;
+    redis_parse_address("tcp:127.0.0.1:6379", &settings->address);
+    argp_err_exit_status = 64;
+    argp_parse(&parser, argc, argv, 0, NULL, &arguments);
+    if (!settings->spawn_directory)
+        settings->login.password = getenv("SESSTAB_REDIS_PASSWORD");
+    if (arguments.password_file &&
+        !(settings->login.password = read_password(arguments.password_file)))
+        return EXIT_FAILED;
+    srandom((unsigned)getpid() ^ (unsigned)monotonic_ms());
+    catch_signals();
+    int status = run_with_redis(settings);
+    log_event(LEVEL_INFO, "ended", NUMBER("status", (uint64_t)status));
+    return status;
+}

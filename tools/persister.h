@@ -1,0 +1,51 @@
+/*
+ * What the persister's parts share: settings, the clock they pace themselves by, and the wish to
+ * stop.
+ *
+ *   persister.c             options, signals, main
+ *   persister_lead.c        leadership: standby, connecting, what Redis holds, pacing, leaving
+ *   persister_batch.c       sessions in hands -> one fenced batch -> what became of each
+ *   persister_quarantine.c  what Redis refuses: kept, retried slowly, logged once
+ *   persister_fence.c       the leader's token: stale bytes change nothing
+ *   persister_record.c      a session as Redis sees it: keys, fields, times
+ *   persister_load.c        Redis -> a fresh table
+ *   persister_compare.c     Redis against a table that survived
+ *   persister_redis.c       one connection
+ *   persister_server.c      what the server is and what its acknowledgement is worth
+ *   persister_spawn.c       a private redis-server
+ *   persister_watch.c       the thread that notices deaths
+ */
+#ifndef TOOLS_PERSISTER_H
+#define TOOLS_PERSISTER_H
+
+#include "lib/sesstab.h"
+#include "tools/persister_redis.h"
+
+enum {
+    TICK_MS = 100,     /* nothing sleeps longer, so that signals and children are noticed       */
+    STOP_MS = 5000,    /* after SIGTERM, to flush                                               */
+    CHECK_MS = 1000    /* how often a loss of Redis's data and a rival leader are looked for    */
+};
+
+struct settings {
+    const char *table;
+    sesstab_options creation;
+    struct redis_address address;
+    struct redis_login login;
+    const char *prefix;
+    const char *spawn_directory; /* NULL: no private redis-server */
+    unsigned flush_interval_ms;
+    unsigned batch;
+    int timeout_ms;
+};
+
+uint64_t monotonic_ms(void);
+
+/* SIGTERM or SIGINT has arrived; and the monotonic time to be gone, 0 before that. */
+bool stop_requested(void);
+uint64_t stop_deadline(void);
+
+/* Sleeps for MS, or until the process is asked to stop. */
+void pause_ms(unsigned ms);
+
+#endif

@@ -1,0 +1,470 @@
+/* Batches; see persister_batch.h. */
+#include "tools/persister_batch.h"
+
+#include "tools/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum operation_kind { CLEAR, RECORD, METADATA, JOIN, TOUCH, REMOVE, LEAVE };
+enum { OPERATIONS_PER_IMAGE = 4 };
+
+struct operation {
+    size_t image;
+    enum operation_kind kind;
+};
+
+enum outcome_kind {
+    WAITING, /* not written, or nobody knows          */
+    CLEAN,   /* there was nothing to write            */
+    WRITTEN,
+    LOST,    /* Redis did not have what it should     */
+    PARKED,  /* Redis is full: not even tried         */
+    REFUSED
+};
+
+struct outcome {
+    enum outcome_kind kind;
+    enum refusal refusal;
+    bool record_written; /* though another of its commands was refused */
+    char error[200];
+};
+
+static const size_t everything = SIZE_MAX;
+
+bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct fence *fence,
+                const char *prefix, size_t room)
+{
+    memset(batch, 0, sizeof *batch);
+    batch->table = table;
+    batch->store = store;
+    batch->fence = fence;
+    batch->prefix = prefix;
+    batch->room = room;
+    batch->images = calloc(room, sizeof *batch->images);
+    batch->outcomes = calloc(room, sizeof *batch->outcomes);
+    batch->operations = calloc(room * OPERATIONS_PER_IMAGE, sizeof *batch->operations);
+    quarantine_init(&batch->quarantine, store);
+    return batch->images && batch->outcomes && batch->operations;
+}
+
+void batch_free(struct batch *batch)
+{
+    quarantine_free(&batch->quarantine);
+    transaction_free(&batch->transaction);
+    free(batch->images);
+    free(batch->outcomes);
+    free(batch->operations);
+}
+
+/* ---------------------------------------------------------------- commands --------------- */
+
+/* Says what the next appended command is for; the first one opens the transaction. */
+static void operate(struct batch *batch, size_t image, enum operation_kind kind)
+{
+    if (batch->operation_count == 0)
+        fence_begin(batch->fence, &batch->transaction);
+    batch->operations[batch->operation_count++] = (struct operation){ image, kind };
+}
+
+static void append_put(struct batch *batch, size_t i, const struct session_key *key,
+                       const sesstab_view *view)
+{
+    const struct store_image *image = &batch->images[i];
+    struct redis *redis = batch->fence->redis;
+    char active[KEY_BYTES];
+    if (image->replace) {
+        operate(batch, i, CLEAR);
+        redis_put(redis, "DEL", key->record, key->metadata, NULL);
+    }
+    operate(batch, i, RECORD);
+    append_record(redis, key, image, view);
+    if (view->metadata_count) {
+        operate(batch, i, METADATA);
+        append_metadata(redis, key, view);
+    }
+    if (image->member) {
+        active_key(active, batch->prefix);
+        operate(batch, i, JOIN);
+        redis_put(redis, "SADD", active, key->handle, NULL);
+    }
+}
+
+static void append_delete(struct batch *batch, size_t i, const struct session_key *key)
+{
+    char active[KEY_BYTES];
+    active_key(active, batch->prefix);
+    operate(batch, i, REMOVE);
+    redis_put(batch->fence->redis, "DEL", key->record, key->metadata, NULL);
+    operate(batch, i, LEAVE);
+    redis_put(batch->fence->redis, "SREM", active, key->handle, NULL);
+}
+
+/* A write that nobody waits for is one of those that the quarantine allows, or is not tried. */
+static bool is_parked(struct batch *batch, size_t i)
+{
+    const struct store_image *image = &batch->images[i];
+    bool counts = !image->urgent && (image->kind == STORE_PUT || image->kind == STORE_TOUCH);
+    if (!counts || batch->allowance == SIZE_MAX)
+        return false;
+    if (batch->allowance) {
+        batch->allowance--;
+        return false;
+    }
+    batch->outcomes[i].kind = PARKED;
+    return true;
+}
+
+static void append_image(struct batch *batch, size_t i)
+{
+    struct store_image *image = &batch->images[i];
+    struct session_key key;
+    sesstab_view view;
+    store_read(batch->store, image, &view);
+    if (is_parked(batch, i))
+        return;
+    session_key(&key, batch->prefix, image->handle);
+    switch (image->kind) {
+    case STORE_NOTHING:
+        batch->outcomes[i].kind = CLEAN;
+        break;
+    case STORE_TOUCH:
+        operate(batch, i, TOUCH);
+        append_touch(batch->fence->redis, &key, image->last_seen);
+        break;
+    case STORE_PUT:
+        append_put(batch, i, &key, &view);
+        break;
+    case STORE_DELETE:
+        append_delete(batch, i, &key);
+        break;
+    }
+}
+
+/* ---------------------------------------------------------------- replies ---------------- */
+
+static void refuse(struct outcome *outcome, enum refusal refusal, const char *error)
+{
+    outcome->kind = REFUSED;
+    outcome->refusal = refusal;
+    snprintf(outcome->error, sizeof outcome->error, "%s", error);
+}
+
+/* A HSET that adds a field to a hash that was complete has found it gone. */
+static bool shows_loss(const struct store_image *image, enum operation_kind kind,
+                       const redisReply *reply)
+{
+    if (reply->integer == 0)
+        return false;
+    return kind == TOUCH || (kind == RECORD && !image->replace && !image->member);
+}
+
+static void judge_operation(struct batch *batch, const struct operation *operation,
+                            const redisReply *reply)
+{
+    struct outcome *outcome = &batch->outcomes[operation->image];
+    if (reply->type == REDIS_REPLY_ERROR && redis_refusal(reply) == REFUSAL_LATER) {
+        outcome->kind = WAITING;
+        redis_drop(batch->fence->redis, reply->str);
+    } else if (reply->type == REDIS_REPLY_ERROR) {
+        refuse(outcome, redis_refusal(reply), reply->str);
+    } else if (reply->type != REDIS_REPLY_INTEGER) {
+        outcome->kind = WAITING;
+        redis_drop(batch->fence->redis, "a write was answered by something else than a number");
+    } else {
+        outcome->record_written |= operation->kind == RECORD;
+        if (outcome->kind == WRITTEN &&
+            shows_loss(&batch->images[operation->image], operation->kind, reply))
+            outcome->kind = LOST;
+    }
+}
+
+static void judge_executed(struct batch *batch)
+{
+    for (size_t k = 0; k < batch->operation_count; k++) {
+        struct outcome *outcome = &batch->outcomes[batch->operations[k].image];
+        if (k == 0 || batch->operations[k - 1].image != batch->operations[k].image)
+            outcome->kind = WRITTEN;
+        judge_operation(batch, &batch->operations[k], batch->transaction.exec->element[k]);
+    }
+}
+
+/* Redis refused the transaction: for the commands with an error, or, if none has, for all. */
+static void judge_aborted(struct batch *batch)
+{
+    const struct transaction *t = &batch->transaction;
+    bool found = false;
+    for (size_t k = 0; k < batch->operation_count; k++)
+        found |= t->refusals[k] != REFUSAL_NONE;
+    for (size_t k = 0; k < batch->operation_count; k++)
+        if (!found)
+            refuse(&batch->outcomes[batch->operations[k].image], t->refusal, t->error);
+        else if (t->refusals[k] != REFUSAL_NONE)
+            refuse(&batch->outcomes[batch->operations[k].image], t->refusals[k], t->error);
+}
+
+/* ---------------------------------------------------------------- attempts --------------- */
+
+/* Writes the images that wait (ONLY: just that one) as one transaction. */
+static enum verdict attempt(struct batch *batch, size_t only)
+{
+    struct redis *redis = batch->fence->redis;
+    if (!fence_held(batch->fence))
+        return redis_connected(redis) ? FENCED : BROKEN;
+    int error = sesstab_read_begin(batch->table);
+    if (error) {
+        redis_drop(redis, sesstab_strerror(error));
+        return BROKEN;
+    }
+    batch->operation_count = 0;
+    for (size_t i = 0; i < batch->count; i++)
+        if (batch->outcomes[i].kind == WAITING && (only == everything || only == i))
+            append_image(batch, i);
+    sesstab_read_end(batch->table);
+    if (batch->operation_count == 0)
+        return COMMITTED;
+
+    enum verdict verdict = fence_commit(batch->fence, &batch->transaction);
+    if (verdict == ABORTED && batch->transaction.refusal == REFUSAL_LATER) {
+        redis_drop(redis, batch->transaction.error);
+        return BROKEN;
+    }
+    if (verdict == COMMITTED)
+        judge_executed(batch);
+    if (verdict == ABORTED)
+        judge_aborted(batch);
+    return verdict;
+}
+
+/*
+ * Deletes without MULTI, whose commands Redis refuses one and all when memory is short.  A script
+ * is one command: it compares the token itself.
+ */
+static enum verdict remove_by_script(struct batch *batch, const uint64_t *handles, size_t count)
+{
+    static const char script[] =
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end "
+        "for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end "
+        "for i = 2, #ARGV do redis.call('SREM', KEYS[2], ARGV[i]) end return 0";
+    struct redis *redis = batch->fence->redis;
+    struct session_key *keys = calloc(count, sizeof *keys);
+    char active[KEY_BYTES], number[24];
+    if (!keys)
+        return ABORTED;
+    active_key(active, batch->prefix);
+    snprintf(number, sizeof number, "%zu", 2 + 2 * count);
+    redis_start(redis, "EVAL");
+    redis_text(redis, script);
+    redis_text(redis, number);
+    redis_text(redis, batch->fence->leader_key);
+    redis_text(redis, active);
+    for (size_t i = 0; i < count; i++) {
+        session_key(&keys[i], batch->prefix, handles[i]);
+        redis_text(redis, keys[i].record);
+        redis_text(redis, keys[i].metadata);
+    }
+    redis_text(redis, batch->fence->token);
+    for (size_t i = 0; i < count; i++)
+        redis_text(redis, keys[i].handle);
+    redis_append(redis);
+    free(keys);
+
+    redisReply *reply = redis_receive(redis);
+    enum verdict verdict = !reply                                                       ? BROKEN
+                           : reply->type == REDIS_REPLY_INTEGER && reply->integer == 0  ? COMMITTED
+                           : reply->type == REDIS_REPLY_INTEGER && reply->integer == -1 ? FENCED
+                                                                                        : ABORTED;
+    freeReplyObject(reply);
+    return verdict;
+}
+
+/* The deletions that were refused for want of memory. */
+static enum verdict delete_first(struct batch *batch)
+{
+    uint64_t *handles = calloc(batch->count, sizeof *handles);
+    size_t n = 0;
+    if (!handles)
+        return COMMITTED;
+    for (size_t i = 0; i < batch->count; i++)
+        if (batch->outcomes[i].kind == REFUSED && batch->images[i].kind == STORE_DELETE)
+            handles[n++] = batch->images[i].handle;
+    enum verdict verdict = n ? remove_by_script(batch, handles, n) : COMMITTED;
+    for (size_t i = 0; n && verdict == COMMITTED && i < batch->count; i++)
+        if (batch->outcomes[i].kind == REFUSED && batch->images[i].kind == STORE_DELETE)
+            batch->outcomes[i].kind = WRITTEN;
+    free(handles);
+    return verdict == ABORTED ? COMMITTED : verdict;
+}
+
+static bool waits(const struct batch *batch, enum outcome_kind kind)
+{
+    for (size_t i = 0; i < batch->count; i++)
+        if (batch->outcomes[i].kind == kind)
+            return true;
+    return false;
+}
+
+/* Sessions with tickets that were refused in company. */
+static enum verdict write_alone(struct batch *batch)
+{
+    enum verdict verdict = COMMITTED;
+    for (size_t i = 0; i < batch->count && verdict == COMMITTED; i++) {
+        struct outcome *outcome = &batch->outcomes[i];
+        if (outcome->kind != REFUSED || !batch->images[i].urgent || outcome->record_written)
+            continue;
+        outcome->kind = WAITING;
+        verdict = attempt(batch, i);
+        if (verdict == ABORTED)
+            verdict = COMMITTED;
+    }
+    return verdict;
+}
+
+/* B2; FENCED or BROKEN end it at once, with what was not written WAITING. */
+static enum verdict write_images(struct batch *batch)
+{
+    enum verdict verdict = attempt(batch, everything);
+    if (verdict != ABORTED)
+        return verdict;
+    verdict = batch->transaction.refusal == REFUSAL_FULL ? delete_first(batch) : COMMITTED;
+    if (verdict == COMMITTED && waits(batch, WAITING))
+        verdict = attempt(batch, everything);
+    if (verdict == FENCED || verdict == BROKEN)
+        return verdict;
+    return batch->count > 1 ? write_alone(batch) : COMMITTED;
+}
+
+/* ---------------------------------------------------------------- settling --------------- */
+
+enum truth { IN_REDIS, NOT_IN_REDIS, CANNOT_TELL };
+
+/*
+ * Whether Redis holds the binding of IMAGE, which it has just refused, from an earlier attempt
+ * whose answer was lost (ours, or a dead leader's).  If so, *AS_STORED is the image as it is there.
+ */
+static enum truth read_back(struct batch *batch, const struct store_image *image,
+                            struct store_image *as_stored)
+{
+    struct session_key key;
+    struct stored stored;
+    session_key(&key, batch->prefix, image->handle);
+    redisReply *reply = redis_ask(batch->fence->redis, "HMGET", key.record, STORED_FIELDS, NULL);
+    enum truth truth = CANNOT_TELL;
+    if (reply && (reply->type == REDIS_REPLY_ARRAY || redis_refusal(reply) == REFUSAL_TYPE))
+        truth = NOT_IN_REDIS;
+    if (reply && parse_stored(reply, &stored) && stored.generation == image->generation &&
+        stored.version >= image->bound_version) {
+        truth = IN_REDIS;
+        *as_stored = *image;
+        as_stored->last_seen = stored.last_seen;
+        if (stored.version < image->version)
+            as_stored->version = stored.version;
+    }
+    freeReplyObject(reply);
+    return truth;
+}
+
+static void say_refused(struct batch *batch, const struct store_image *image,
+                        const struct outcome *outcome)
+{
+    bool whole = quarantine_whole(&batch->quarantine, outcome->refusal, outcome->error);
+    batch->refused++;
+    log_event(whole ? LEVEL_DEBUG : LEVEL_WARN, "binding-refused", NUMBER("handle", image->handle),
+              TEXT("kind", refusal_name(outcome->refusal)), TEXT("reason", outcome->error));
+}
+
+/* True when the tickets of image I are answered and the image is out of hands. */
+static bool answer_refused(struct batch *batch, size_t i)
+{
+    const struct store_image *image = &batch->images[i];
+    struct store_image as_stored;
+    if (!image->urgent || image->kind == STORE_DELETE || batch->outcomes[i].record_written ||
+        !store_waited_for(batch->store, image))
+        return false;
+    switch (read_back(batch, image, &as_stored)) {
+    case IN_REDIS:
+        store_ack(batch->store, &as_stored);
+        return true;
+    case NOT_IN_REDIS:
+        if (!store_refuse(batch->store, image))
+            return false;
+        say_refused(batch, image, &batch->outcomes[i]);
+        return true;
+    case CANNOT_TELL:
+        break;
+    }
+    return false;
+}
+
+static void settle_refused(struct batch *batch, size_t i)
+{
+    const struct outcome *outcome = &batch->outcomes[i];
+    if (!answer_refused(batch, i))
+        quarantine_refused(&batch->quarantine, &batch->images[i], outcome->refusal,
+                           outcome->error);
+}
+
+/* Those that are written first, because their callers wait; the refused cost a round trip each. */
+static void settle(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++)
+        switch (batch->outcomes[i].kind) {
+        case WRITTEN:
+            store_ack(batch->store, &batch->images[i]);
+            quarantine_accepted(&batch->quarantine, &batch->images[i]);
+            batch->written++;
+            break;
+        case LOST:
+            store_forget(batch->store, &batch->images[i]);
+            batch->lost++;
+            break;
+        case WAITING:
+            store_retry(batch->store, &batch->images[i]);
+            break;
+        case PARKED:
+            quarantine_park(&batch->quarantine, &batch->images[i]);
+            break;
+        case CLEAN:
+        case REFUSED:
+            break;
+        }
+    for (size_t i = 0; i < batch->count; i++)
+        if (batch->outcomes[i].kind == REFUSED)
+            settle_refused(batch, i);
+}
+
+enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken)
+{
+    if (max > batch->room)
+        max = batch->room;
+    batch->count = store_take(batch->store, batch->images, max, urgent_only);
+    memset(batch->outcomes, 0, batch->count * sizeof *batch->outcomes);
+    *taken = batch->count;
+    if (batch->count == 0)
+        return COMMITTED;
+    batch->allowance = quarantine_allowance(&batch->quarantine);
+    enum verdict verdict = write_images(batch);
+    settle(batch);
+    batch->count = 0;
+    return redis_connected(batch->fence->redis) ? verdict : BROKEN;
+}
+
+enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t count)
+{
+    struct session_key key;
+    char active[KEY_BYTES];
+    if (!fence_held(batch->fence))
+        return redis_connected(batch->fence->redis) ? FENCED : BROKEN;
+    active_key(active, batch->prefix);
+    fence_begin(batch->fence, &batch->transaction);
+    for (size_t i = 0; i < count; i++) {
+        session_key(&key, batch->prefix, handles[i]);
+        redis_put(batch->fence->redis, "DEL", key.record, key.metadata, NULL);
+        redis_put(batch->fence->redis, "SREM", active, key.handle, NULL);
+    }
+    enum verdict verdict = fence_commit(batch->fence, &batch->transaction);
+    if (verdict == ABORTED && batch->transaction.refusal == REFUSAL_FULL)
+        verdict = remove_by_script(batch, handles, count);
+    return verdict;
+}

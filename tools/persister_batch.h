@@ -1,0 +1,61 @@
+/*
+ * Batches: sessions are taken from the store, written to Redis as one fenced transaction, and the
+ * store is told what became of each.
+ *
+ *   kind     commands
+ *   PUT      [DEL record metadata]  HSET record ...  [HSET metadata ...]  [SADD active handle]
+ *   TOUCH    HSET record LastSeen ...
+ *   DELETE   DEL record metadata    SREM active handle
+ *
+ *   outcome of an image        and then
+ *   written                    store_ack
+ *   Redis had lost its key     store_forget: it is pushed whole (a HSET that adds fields says so)
+ *   refused, tickets wait      Redis is read back: an earlier attempt may have been applied.
+ *                              Then store_ack; else store_refuse; who can't tell leaves it pending
+ *   refused, nobody waits      quarantine (also what is not tried because Redis is full)
+ *   unknown (dropped, fenced)  store_retry
+ *
+ *   B1  One batch at a time; every image that was taken has one outcome when the call returns, or
+ *       is in the quarantine.
+ *   B2  A batch that Redis refuses as a whole is taken apart: deletions first (they free memory),
+ *       then what was not itself refused, then each session with tickets alone.
+ */
+#ifndef TOOLS_PERSISTER_BATCH_H
+#define TOOLS_PERSISTER_BATCH_H
+
+#include "tools/persister_fence.h"
+#include "tools/persister_quarantine.h"
+
+enum { BATCH_MAX = 4096 };
+
+struct batch {
+    sesstab *table;
+    struct store *store;
+    struct fence *fence;
+    const char *prefix;
+    size_t room, count;            /* images: most, now in hands          */
+    struct store_image *images;
+    struct outcome *outcomes;      /* of the images                       */
+    struct operation *operations;  /* the transaction's commands          */
+    size_t operation_count;
+    size_t allowance;              /* see quarantine_allowance()          */
+    struct transaction transaction;
+    struct quarantine quarantine;
+    uint64_t written, refused, lost; /* since batch_init() */
+};
+
+/* ROOM images at a time.  False: out of memory. */
+bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct fence *fence,
+                const char *prefix, size_t room);
+void batch_free(struct batch *batch);
+
+/*
+ * Takes up to MAX sessions (URGENT_ONLY: with tickets) and writes them; *TAKEN is how many.
+ * COMMITTED also when there was nothing to write.  Never ABORTED.
+ */
+enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken);
+
+/* Deletes HANDLES, which the table does not know, from Redis. */
+enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t count);
+
+#endif

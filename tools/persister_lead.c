@@ -1,0 +1,460 @@
+/* Leading; see persister_lead.h. */
+#include "tools/persister_lead.h"
+
+#include "tools/log.h"
+#include "tools/persister_batch.h"
+#include "tools/persister_compare.h"
+#include "tools/persister_fence.h"
+#include "tools/persister_load.h"
+#include "tools/persister_server.h"
+#include "tools/persister_table.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    BACKOFF_MIN_MS = 10,
+    BACKOFF_MAX_MS = 1000,
+    STABLE_MS = 1000,  /* a connection that lasted so long starts the back-off anew          */
+    SWEEP_MS = 5,      /* between two steps of the store's sweep                             */
+    RIVAL_MS = 5000    /* for the leader of a table that was replaced to notice and leave    */
+};
+
+struct leader {
+    const struct settings *settings;
+    sesstab *table;
+    struct store *store;
+    struct spawn *spawn;
+    const struct watch *watch;
+    struct redis redis;
+    struct server server;
+    struct fence fence;
+    struct batch batch;
+    struct compare compare;
+    char compared_run_id[48];    /* the server run that the table is known to agree with */
+    bool over;
+    enum ending ending;          /* once over                                            */
+    bool up;                     /* connected and filled                                 */
+    uint64_t up_since, retry_at, rival_until;
+    unsigned backoff_ms;
+    char said[256];              /* the last reason that was logged for not being up     */
+    bool said_up;
+    uint64_t gather_until;       /* write-behind changes go out then; 0: none is known   */
+    uint64_t tick_at, check_at, look_at;
+    bool name_removed;
+};
+
+static void end(struct leader *l, enum ending ending, const char *reason)
+{
+    if (l->over)
+        return;
+    l->over = true;
+    l->ending = ending;
+    log_event(ending == ENDING_FAILED ? LEVEL_ERROR : LEVEL_WARN,
+              ending == ENDING_FAILED ? "failed" : "leaving", TEXT("reason", reason));
+}
+
+/* ---------------------------------------------------------------- up and down ------------ */
+
+static void back_off(struct leader *l)
+{
+    unsigned jitter = (unsigned)random() % (l->backoff_ms / 2 + 1);
+    l->retry_at = monotonic_ms() + l->backoff_ms - l->backoff_ms / 4 + jitter;
+    l->backoff_ms = l->backoff_ms * 2 < BACKOFF_MAX_MS ? l->backoff_ms * 2 : BACKOFF_MAX_MS;
+}
+
+/* Once per reason, not once per attempt. */
+static void say_down(struct leader *l, const char *event)
+{
+    if (strcmp(l->said, l->redis.reason) == 0)
+        return;
+    memcpy(l->said, l->redis.reason, sizeof l->said);
+    l->said_up = false;
+    log_event(LEVEL_WARN, event, TEXT("redis", l->settings->address.text),
+              TEXT("reason", l->redis.reason));
+}
+
+static void went_down(struct leader *l)
+{
+    compare_stop(&l->compare);
+    quarantine_release(&l->batch.quarantine);
+    if (l->up && monotonic_ms() - l->up_since >= STABLE_MS)
+        l->backoff_ms = BACKOFF_MIN_MS;
+    say_down(l, l->up ? "disconnected" : "unreachable");
+    if (l->up)
+        store_connected(l->store, false);
+    l->up = false;
+    back_off(l);
+}
+
+/* Once, also when what follows fails again and again for one reason. */
+static void say_up(struct leader *l)
+{
+    const struct server *s = &l->server;
+    if (l->said_up)
+        return;
+    l->said_up = true;
+    log_event(LEVEL_INFO, "connected", TEXT("redis", l->settings->address.text),
+              TEXT("version", s->version), TEXT("run_id", s->run_id),
+              TEXT("appendonly", s->appendonly), TEXT("appendfsync", s->appendfsync),
+              TEXT("acknowledged_in", server_worth(s)), TEXT("policy", s->policy));
+    if (server_evicts(s))
+        log_event(LEVEL_WARN, "redis-evicts", TEXT("policy", s->policy),
+                  TEXT("note", "Redis may throw sessions away: set maxmemory-policy noeviction"));
+}
+
+/* ---------------------------------------------------------------- what Redis holds ------- */
+
+static bool table_is_empty(struct leader *l)
+{
+    sesstab_cursor cursor = { 0 };
+    sesstab_view view;
+    bool empty = sesstab_next(l->table, &cursor, &view) == SESSTAB_NOTFOUND;
+    if (!empty)
+        sesstab_pause(l->table, &cursor);
+    return empty;
+}
+
+/* The epoch is looked at once more: what was loaded before a loss is not durable. */
+static bool still_there(struct leader *l)
+{
+    if (!fence_look(&l->fence))
+        return false;
+    if (!fence_held(&l->fence)) {
+        redis_drop(&l->redis, "the lead was lost while loading");
+        return false;
+    }
+    if (fence_epoch(&l->fence, store_incarnation(l->store)) == EPOCH_OURS)
+        return true;
+    store_lost(l->store);
+    redis_drop(&l->redis, "Redis lost its data while it was being loaded");
+    return false;
+}
+
+static bool load(struct leader *l)
+{
+    struct load loading = { .store = l->store, .redis = &l->redis,
+                            .prefix = l->settings->prefix };
+    uint64_t start = monotonic_ms();
+    bool was_empty = table_is_empty(l);
+    if (fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_OURS &&
+        !fence_set_epoch(&l->fence, store_incarnation(l->store)))
+        return false;
+    if (!load_run(&loading) || !still_there(l))
+        return false;
+    log_event(LEVEL_INFO, "loaded", NUMBER("sessions", loading.loaded),
+              NUMBER("present", loading.present), NUMBER("bad", loading.bad),
+              NUMBER("ms", monotonic_ms() - start));
+    store_set_ready(l->store, loading.max_generation, loading.max_handle);
+    log_event(LEVEL_INFO, "ready", NUMBER("max_generation", loading.max_generation),
+              NUMBER("max_handle", loading.max_handle));
+    /* What an earlier attempt had loaded may have been lost before this one. */
+    if (!was_empty)
+        compare_start(&l->compare, &l->batch, true);
+    else
+        memcpy(l->compared_run_id, l->server.run_id, sizeof l->compared_run_id);
+    return true;
+}
+
+static bool push_everything(struct leader *l)
+{
+    log_event(LEVEL_WARN, "lost", TEXT("epoch", l->fence.epoch[0] ? l->fence.epoch : "missing"),
+              TEXT("note", "Redis does not hold this table's data; everything is written again"));
+    store_lost(l->store);
+    if (!fence_set_epoch(&l->fence, store_incarnation(l->store)))
+        return false;
+    compare_start(&l->compare, &l->batch, false);
+    return true;
+}
+
+static bool fill(struct leader *l)
+{
+    if (!store_is_ready(l->store))
+        return load(l);
+    if (fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_OURS)
+        return push_everything(l);
+    if (compare_running(&l->compare) || !l->server.run_id[0] ||
+        strcmp(l->compared_run_id, l->server.run_id) != 0)
+        compare_start(&l->compare, &l->batch, false);
+    return true;
+}
+
+/* ---------------------------------------------------------------- the lead --------------- */
+
+/* True when the leader of another segment is at work; drops the connection then. */
+static bool has_rival(struct leader *l)
+{
+    uint64_t now = monotonic_ms();
+    if (fence_holder(&l->fence) != HOLDER_FOREIGN || fence_holder_alive(&l->fence) != ALIVE_YES) {
+        l->rival_until = 0;
+        return false;
+    }
+    if (!l->rival_until)
+        l->rival_until = now + RIVAL_MS;
+    if (now >= l->rival_until)
+        end(l, ENDING_FAILED, "another table's live persister writes to this Redis under the same "
+                              "prefix: stop it, or give each table a --prefix of its own");
+    redis_drop(&l->redis, "another table's persister is at work under this prefix");
+    return true;
+}
+
+/* From a connection to a filled one. */
+static bool establish(struct leader *l)
+{
+    if (!fence_look(&l->fence) || has_rival(l) || !fence_take(&l->fence))
+        return false;
+    /* Once more, now that nobody else can change it. */
+    if (!fence_look(&l->fence) || !fence_held(&l->fence))
+        return false;
+    say_up(l);
+    return fill(l) && redis_connected(&l->redis);
+}
+
+static void try_to_connect(struct leader *l)
+{
+    if (!redis_connect(&l->redis, &l->settings->address, &l->settings->login) ||
+        !server_ask(&l->redis, &l->server) || !establish(l)) {
+        redis_drop(&l->redis, "the lead was lost");
+        went_down(l);
+        return;
+    }
+    l->up = true;
+    l->up_since = monotonic_ms();
+    l->check_at = l->up_since + CHECK_MS;
+    l->said[0] = '\0';
+    store_connected(l->store, true);
+}
+
+static void connect_in_time(struct leader *l)
+{
+    uint64_t now = monotonic_ms();
+    if (l->spawn && !spawn_is_up(l->spawn))
+        pause_ms(BACKOFF_MIN_MS);
+    else if (now < l->retry_at)
+        pause_ms((unsigned)(l->retry_at - now < TICK_MS ? l->retry_at - now : TICK_MS));
+    else
+        try_to_connect(l);
+}
+
+/* The leader key is no longer what this connection wrote. */
+static void fenced(struct leader *l)
+{
+    enum holder holder = fence_holder(&l->fence);
+    if (fence_held(&l->fence))
+        return; /* somebody touched the key, no more */
+    log_event(LEVEL_WARN, "fenced", TEXT("holder", l->fence.holder[0] ? l->fence.holder : "nobody"));
+    if (holder == HOLDER_SIBLING)
+        end(l, ENDING_SUPERSEDED, "another persister of this table has taken the lead");
+    else if (holder == HOLDER_FOREIGN && fence_holder_alive(&l->fence) != ALIVE_NO)
+        end(l, ENDING_FAILED, "another table's persister has taken over this Redis and prefix");
+    else if (!establish(l))
+        redis_drop(&l->redis, "the lead was lost");
+}
+
+/* ---------------------------------------------------------------- serving ---------------- */
+
+static enum verdict check(struct leader *l)
+{
+    l->check_at = monotonic_ms() + CHECK_MS;
+    if (!fence_look(&l->fence))
+        return BROKEN;
+    if (!fence_held(&l->fence))
+        return FENCED;
+    if (fence_epoch(&l->fence, store_incarnation(l->store)) == EPOCH_OURS)
+        return COMMITTED;
+    return push_everything(l) ? COMMITTED : FENCED;
+}
+
+/*
+ * Sleeps until something is to be written: a ticket, or the end of the interval in which other
+ * changes gather.  A comparison that runs shortens every sleep to nothing.
+ */
+static void gather(struct leader *l)
+{
+    uint64_t now = monotonic_ms();
+    uint64_t limit = compare_running(&l->compare) ? 0 : TICK_MS;
+    bool deep = l->gather_until == 0;
+    if (!deep && l->gather_until < now + limit)
+        limit = l->gather_until > now ? l->gather_until - now : 0;
+    bool work = store_sleep(l->store, deep, (int)limit);
+    now = monotonic_ms();
+    if (deep && work)
+        l->gather_until = now + l->settings->flush_interval_ms;
+    /* Also without any news: the store looks for what nobody announced. */
+    if (deep && now >= l->look_at)
+        l->gather_until = now;
+}
+
+static enum verdict write_tickets(struct leader *l)
+{
+    size_t taken;
+    return batch_write(&l->batch, l->settings->batch, true, &taken);
+}
+
+static enum verdict write_gathered(struct leader *l)
+{
+    size_t taken, max = l->settings->batch;
+    uint64_t now = monotonic_ms(), closed_until = quarantine_closed_until(&l->batch.quarantine);
+    /* One as a probe, where Redis took nothing at all. */
+    enum verdict verdict = batch_write(&l->batch, closed_until ? 1 : max, false, &taken);
+    closed_until = quarantine_closed_until(&l->batch.quarantine);
+    l->look_at = now + CHECK_MS;
+    if (closed_until)
+        l->gather_until = closed_until;
+    else if (taken < max) /* busy with a sweep, which is in no hurry */
+        l->gather_until = store_busy(l->store) ? now + SWEEP_MS : 0;
+    return verdict;
+}
+
+static enum verdict compare_some(struct leader *l)
+{
+    enum verdict verdict = compare_slice(&l->compare);
+    if (verdict == COMMITTED && !compare_running(&l->compare))
+        memcpy(l->compared_run_id, l->server.run_id, sizeof l->compared_run_id);
+    return verdict;
+}
+
+static enum verdict serve(struct leader *l)
+{
+    if (monotonic_ms() >= l->check_at) {
+        enum verdict verdict = check(l);
+        if (verdict != COMMITTED)
+            return verdict;
+    }
+    if (!l->gather_until || monotonic_ms() < l->gather_until)
+        gather(l);
+    bool due = l->gather_until && monotonic_ms() >= l->gather_until;
+    enum verdict verdict = due ? write_gathered(l) : write_tickets(l);
+    if (verdict == COMMITTED && compare_running(&l->compare))
+        verdict = compare_some(l);
+    return verdict;
+}
+
+/* ---------------------------------------------------------------- every 100 ms ----------- */
+
+static void look_at_name(struct leader *l)
+{
+    switch (table_look(l->settings->table, store_creation_id(l->store))) {
+    case NAME_REPLACED:
+        end(l, ENDING_FAILED, "the table's name now means another segment, with a persister of "
+                              "its own; this one's sessions are flushed and left");
+        break;
+    case NAME_REMOVED:
+        if (!l->name_removed)
+            log_event(LEVEL_WARN, "name-removed", TEXT("table", l->settings->table),
+                      TEXT("note", "served until its last worker leaves"));
+        else if (watch_others(l->watch) == 0)
+            end(l, ENDING_STOPPED, "the table was removed and no worker is left");
+        l->name_removed = true;
+        break;
+    case NAME_SAME:
+    case NAME_UNKNOWN:
+        break;
+    }
+}
+
+static void tick(struct leader *l)
+{
+    uint64_t now = monotonic_ms();
+    if (now < l->tick_at)
+        return;
+    l->tick_at = now + TICK_MS;
+    if (l->spawn)
+        spawn_tend(l->spawn);
+    quarantine_tick(&l->batch.quarantine);
+    look_at_name(l);
+}
+
+/* ---------------------------------------------------------------- leaving ---------------- */
+
+static uint64_t leave_deadline(uint64_t start)
+{
+    uint64_t stop = stop_deadline();
+    return stop ? stop : start + STOP_MS;
+}
+
+/* Nothing is left, or nothing more can be done about it. */
+static bool flushed(struct leader *l, enum verdict verdict, size_t taken)
+{
+    if (!l->up || verdict != COMMITTED || l->batch.quarantine.probe_at)
+        return true;
+    if (taken == l->settings->batch)
+        return false;
+    return !store_busy(l->store) || store_lag(l->store) == 0;
+}
+
+static void flush(struct leader *l)
+{
+    uint64_t start = monotonic_ms(), written = l->batch.written;
+    enum verdict verdict = COMMITTED;
+    size_t taken = l->settings->batch;
+    quarantine_release(&l->batch.quarantine);
+    while (!flushed(l, verdict, taken) && monotonic_ms() < leave_deadline(start)) {
+        verdict = batch_write(&l->batch, l->settings->batch, false, &taken);
+        if (taken == 0)
+            usleep(SWEEP_MS * 1000);
+    }
+    quarantine_release(&l->batch.quarantine);
+    uint64_t left = store_lag(l->store);
+    log_event(left ? LEVEL_WARN : LEVEL_INFO, "flushed",
+              NUMBER("written", l->batch.written - written), NUMBER("left", left),
+              TEXT("reason", left && !l->up ? l->redis.reason : NULL),
+              NUMBER("ms", monotonic_ms() - start));
+}
+
+static void leave(struct leader *l)
+{
+    if (l->ending == ENDING_STOPPED && !l->up)
+        try_to_connect(l);
+    if (l->ending != ENDING_SUPERSEDED)
+        flush(l);
+    fence_leave(&l->fence);
+    compare_stop(&l->compare);
+    if (l->up)
+        store_connected(l->store, false);
+}
+
+static bool prepare(struct leader *l)
+{
+    const struct settings *settings = l->settings;
+    l->redis.timeout_ms = settings->timeout_ms;
+    l->backoff_ms = BACKOFF_MIN_MS;
+    fence_init(&l->fence, &l->redis, settings->prefix, store_creation_id(l->store));
+    return batch_init(&l->batch, l->table, l->store, &l->fence, settings->prefix,
+                      settings->batch);
+}
+
+enum ending lead(const struct settings *settings, sesstab *table, struct store *store,
+                 struct spawn *spawn, const struct watch *watch)
+{
+    struct leader l = { .settings = settings, .table = table, .store = store, .spawn = spawn,
+                        .watch = watch, .ending = ENDING_STOPPED };
+    char creation[24];
+    snprintf(creation, sizeof creation, "%016" PRIx64, store_creation_id(store));
+    log_event(LEVEL_INFO, "leader", TEXT("table", settings->table), TEXT("creation", creation),
+              NUMBER("incarnation", store_incarnation(store)),
+              TEXT("ready", store_is_ready(store) ? "yes" : "no"));
+    if (!prepare(&l))
+        end(&l, ENDING_FAILED, "out of memory");
+    while (!l.over && !stop_requested()) {
+        tick(&l);
+        if (l.over)
+            break;
+        if (!l.up) {
+            connect_in_time(&l);
+            continue;
+        }
+        enum verdict verdict = serve(&l);
+        if (redis_connected(&l.redis) && (verdict == FENCED || !fence_held(&l.fence)))
+            fenced(&l);
+        if (!redis_connected(&l.redis))
+            went_down(&l);
+    }
+    leave(&l);
+    batch_free(&l.batch);
+    redis_free(&l.redis);
+    return l.ending;
+}

@@ -1,0 +1,31 @@
+/*
+ * Leading: from the moment that this process is the table's leader until it stops or is no longer.
+ *
+ *   connect   with back-off; ask what the server is; take the fence
+ *   fill      fresh table: load Redis, then ready.  Survived: same epoch -> compare; else Redis
+ *             lost its data -> everything is pushed again
+ *   serve     tickets at once; other changes gather for the flush interval
+ *   check     every second: is the token there, is the epoch there, is the table's name ours
+ *   leave     flush within STOP_MS, give the token back
+ *
+ * While Redis is away nothing is taken from the store: what accumulates is bits in the table.
+ */
+#ifndef TOOLS_PERSISTER_LEAD_H
+#define TOOLS_PERSISTER_LEAD_H
+
+#include "lib/store.h"
+#include "tools/persister.h"
+#include "tools/persister_spawn.h"
+#include "tools/persister_watch.h"
+
+enum ending {
+    ENDING_STOPPED,    /* asked to, or nobody uses the table any more     */
+    ENDING_SUPERSEDED, /* another persister of this table took the token  */
+    ENDING_FAILED      /* said why                                        */
+};
+
+/* SPAWN: NULL without a private redis-server. */
+enum ending lead(const struct settings *settings, sesstab *table, struct store *store,
+                 struct spawn *spawn, const struct watch *watch);
+
+#endif

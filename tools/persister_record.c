@@ -1,0 +1,248 @@
+/* A session as Redis sees it; see persister_record.h. */
+#include "tools/persister_record.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---------------------------------------------------------------- keys ------------------- */
+
+void session_key(struct session_key *key, const char *prefix, uint64_t handle)
+{
+    snprintf(key->handle, sizeof key->handle, "%" PRIu64, handle);
+    snprintf(key->record, sizeof key->record, "%.*s:conn:%s", PREFIX_MAX, prefix, key->handle);
+    snprintf(key->metadata, sizeof key->metadata, "%.*s:conn:%s:metadata", PREFIX_MAX, prefix,
+             key->handle);
+}
+
+void active_key(char key[KEY_BYTES], const char *prefix)
+{
+    snprintf(key, KEY_BYTES, "%.*s:conn:active", PREFIX_MAX, prefix);
+}
+
+/* ---------------------------------------------------------------- numbers and times ------ */
+
+/* Decimal digits only, all of them. */
+static bool parse_number(const char *text, size_t length, uint64_t *number)
+{
+    uint64_t value = 0;
+    if (length == 0 || length > 20)
+        return false;
+    for (size_t i = 0; i < length; i++) {
+        unsigned digit = (unsigned char)text[i] - (unsigned)'0';
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    *number = value;
+    return true;
+}
+
+bool parse_handle(const char *text, size_t length, uint64_t *handle)
+{
+    /* "07" is not how 7 is written. */
+    return parse_number(text, length, handle) && *handle != 0 && text[0] != '0';
+}
+
+void format_time(char text[RECORD_TIME_BYTES], uint64_t ms)
+{
+    const uint64_t last = UINT64_C(253402300799999); /* 9999-12-31T23:59:59.999Z */
+    struct tm utc;
+    if (ms > last)
+        ms = last;
+    time_t seconds = (time_t)(ms / 1000);
+    gmtime_r(&seconds, &utc);
+    size_t n = strftime(text, RECORD_TIME_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text + n, RECORD_TIME_BYTES - n, ".%03uZ", (unsigned)(ms % 1000));
+}
+
+bool parse_time(const char *text, uint64_t *ms)
+{
+    struct tm utc = { .tm_isdst = 0 };
+    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &utc);
+    unsigned fraction = 0;
+    if (!rest)
+        return false;
+    if (*rest == '.') {
+        unsigned weight = 100;
+        for (rest++; *rest >= '0' && *rest <= '9'; rest++, weight /= 10)
+            fraction += (unsigned)(*rest - '0') * weight;
+    }
+    time_t seconds = timegm(&utc);
+    if (strcmp(rest, "Z") != 0 || seconds < 0)
+        return false;
+    *ms = (uint64_t)seconds * 1000 + fraction;
+    return true;
+}
+
+/* ---------------------------------------------------------------- writing ---------------- */
+
+static void put_field(struct redis *redis, const char *name, const char *value)
+{
+    redis_text(redis, name);
+    redis_text(redis, value);
+}
+
+/* As layout.h draws a worker_id. */
+static void format_owner(char *text, size_t size, uint32_t owner)
+{
+    if (!owner)
+        *text = '\0';
+    else
+        snprintf(text, size, "%" PRIu32 ".%" PRIu32,
+                 (owner & ((1u << WORKER_INDEX_BITS) - 1)) - 1, owner >> WORKER_INDEX_BITS);
+}
+
+void append_record(struct redis *redis, const struct session_key *key,
+                   const struct store_image *image, const sesstab_view *view)
+{
+    char generation[24], version[24], owner[24], connected[RECORD_TIME_BYTES],
+        seen[RECORD_TIME_BYTES];
+    snprintf(generation, sizeof generation, "%" PRIu64, image->generation);
+    snprintf(version, sizeof version, "%" PRIu64, image->version);
+    format_owner(owner, sizeof owner, view->owner);
+    format_time(connected, view->connected_at);
+    format_time(seen, image->last_seen);
+
+    redis_start(redis, "HSET");
+    redis_text(redis, key->record);
+    put_field(redis, "Handle", key->handle);
+    put_field(redis, "Generation", generation);
+    put_field(redis, "PlayerRef", view->player);
+    put_field(redis, "State", sesstab_state_name(view->state));
+    put_field(redis, "IpAddress", view->address);
+    put_field(redis, "Hostname", view->host);
+    put_field(redis, "ConnectionType", view->type);
+    put_field(redis, "ConnectedAt", connected);
+    put_field(redis, "LastSeen", seen);
+    put_field(redis, "Owner", owner);
+    put_field(redis, "Version", version);
+    redis_append(redis);
+}
+
+void append_metadata(struct redis *redis, const struct session_key *key, const sesstab_view *view)
+{
+    sesstab_pair pair;
+    size_t position = 0;
+    redis_start(redis, "HSET");
+    redis_text(redis, key->metadata);
+    while (sesstab_metadata_next(view, &position, &pair, NULL) == SESSTAB_OK) {
+        redis_text(redis, pair.key);
+        redis_bytes(redis, pair.value, pair.length);
+    }
+    redis_append(redis);
+}
+
+void append_touch(struct redis *redis, const struct session_key *key, uint64_t last_seen)
+{
+    char seen[RECORD_TIME_BYTES];
+    format_time(seen, last_seen);
+    redis_put(redis, "HSET", key->record, "LastSeen", seen, NULL);
+}
+
+/* ---------------------------------------------------------------- reading ---------------- */
+
+static bool is_text(const redisReply *reply)
+{
+    return reply->type == REDIS_REPLY_STRING && strlen(reply->str) == reply->len;
+}
+
+/* The value of NAME in HGETALL's reply; "" when it is missing; NULL when it is no text. */
+static const char *field(const redisReply *reply, const char *name)
+{
+    for (size_t i = 0; i + 1 < reply->elements; i += 2)
+        if (redis_says(reply->element[i], name))
+            return is_text(reply->element[i + 1]) ? reply->element[i + 1]->str : NULL;
+    return "";
+}
+
+static bool number_field(const redisReply *reply, const char *name, uint64_t *number)
+{
+    const char *text = field(reply, name);
+    return text && parse_number(text, strlen(text), number);
+}
+
+static bool time_field(const redisReply *reply, const char *name, uint64_t *ms)
+{
+    const char *text = field(reply, name);
+    return text && parse_time(text, ms);
+}
+
+static bool state_field(const redisReply *reply, sesstab_state *state)
+{
+    const char *text = field(reply, "State");
+    for (int i = 0; text && i < SESSTAB_STATE_COUNT; i++)
+        if (strcmp(text, sesstab_state_name(i)) == 0) {
+            *state = (sesstab_state)i;
+            return true;
+        }
+    return false;
+}
+
+const char *parse_record(const redisReply *reply, uint64_t handle, struct store_record *record)
+{
+    uint64_t stored_handle;
+    memset(record, 0, sizeof *record);
+    record->handle = handle;
+    if (reply->type == REDIS_REPLY_ERROR)
+        return reply->str;
+    if (reply->type != REDIS_REPLY_ARRAY)
+        return "not a hash";
+    if (reply->elements == 0)
+        return "in the active set, but its hash is missing";
+    if (!number_field(reply, "Handle", &stored_handle) || stored_handle != handle)
+        return "Handle is not the key's";
+    if (!number_field(reply, "Generation", &record->generation) || record->generation == 0)
+        return "Generation is missing or not a number";
+    if (!number_field(reply, "Version", &record->version) || record->version == 0)
+        return "Version is missing or not a number";
+    if (!state_field(reply, &record->state))
+        return "State is missing or unknown";
+    if (!time_field(reply, "ConnectedAt", &record->connected_at))
+        return "ConnectedAt is missing or not a time";
+    if (!time_field(reply, "LastSeen", &record->last_seen))
+        return "LastSeen is missing or not a time";
+    record->player = field(reply, "PlayerRef");
+    record->address = field(reply, "IpAddress");
+    record->host = field(reply, "Hostname");
+    record->type = field(reply, "ConnectionType");
+    if (!record->player || !record->address || !record->host || !record->type)
+        return "a field holds a NUL byte";
+    return NULL;
+}
+
+const char *parse_metadata(const redisReply *reply, struct store_record *record,
+                           sesstab_pair **pairs)
+{
+    *pairs = NULL;
+    if (reply->type == REDIS_REPLY_ERROR)
+        return reply->str;
+    if (reply->type != REDIS_REPLY_ARRAY)
+        return "the metadata is not a hash";
+    size_t count = reply->elements / 2;
+    if (count && !(*pairs = calloc(count, sizeof **pairs)))
+        return "out of memory";
+    for (size_t i = 0; i < count; i++) {
+        const redisReply *key = reply->element[2 * i], *value = reply->element[2 * i + 1];
+        if (!is_text(key) || value->type != REDIS_REPLY_STRING)
+            return "a metadata key holds a NUL byte";
+        (*pairs)[i] = (sesstab_pair){ key->str, value->str, value->len };
+    }
+    record->metadata = *pairs;
+    record->metadata_count = count;
+    return NULL;
+}
+
+bool parse_stored(const redisReply *reply, struct stored *stored)
+{
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
+        return false;
+    for (size_t i = 0; i < 3; i++)
+        if (!is_text(reply->element[i]))
+            return false;
+    return parse_number(reply->element[0]->str, reply->element[0]->len, &stored->generation) &&
+           parse_number(reply->element[1]->str, reply->element[1]->len, &stored->version) &&
+           parse_time(reply->element[2]->str, &stored->last_seen);
+}

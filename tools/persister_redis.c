@@ -1,0 +1,364 @@
+/*
+ * One blocking connection to Redis, on hiredis; see persister_redis.h.
+ *
+ * hiredis's own redisGetReply() would wait for each read up to the socket's time-out, without an
+ * end when a server trickles; redis_receive() polls against one deadline per reply instead, so that
+ * SIGTERM's deadline holds as well.
+ */
+#include "tools/persister_redis.h"
+
+#include "tools/persister.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* ---------------------------------------------------------------- addresses -------------- */
+
+static const char *parse_unix(const char *path, struct redis_address *address)
+{
+    if (!*path)
+        return "the path of the unix socket is missing";
+    if (strlen(path) >= sizeof ((struct sockaddr_un *)NULL)->sun_path)
+        return "the path of a unix socket has at most 107 bytes";
+    snprintf(address->host, sizeof address->host, "%s", path);
+    address->port = 0;
+    return NULL;
+}
+
+static const char *parse_tcp(const char *text, struct redis_address *address)
+{
+    const char *colon = strrchr(text, ':');
+    char *end;
+    if (!colon || colon == text)
+        return "tcp wants HOST:PORT";
+    long port = strtol(colon + 1, &end, 10);
+    if (end == colon + 1 || *end || port < 1 || port > 65535)
+        return "the port is not a number from 1 to 65535";
+    size_t length = (size_t)(colon - text);
+    if (*text == '[' && colon[-1] == ']') {
+        text++;
+        length -= 2;
+    }
+    if (length == 0 || length >= sizeof address->host)
+        return "the host is missing or too long";
+    memcpy(address->host, text, length);
+    address->host[length] = '\0';
+    address->port = (int)port;
+    return NULL;
+}
+
+const char *redis_parse_address(const char *text, struct redis_address *address)
+{
+    if (strlen(text) >= sizeof address->text)
+        return "the address is too long";
+    snprintf(address->text, sizeof address->text, "%s", text);
+    if (strncmp(text, "unix:", 5) == 0)
+        return parse_unix(text + 5, address);
+    if (strncmp(text, "tcp:", 4) == 0)
+        return parse_tcp(text + 4, address);
+    return "an address is unix:PATH or tcp:HOST:PORT";
+}
+
+/* ---------------------------------------------------------------- connecting ------------- */
+
+bool redis_connected(const struct redis *redis)
+{
+    return redis->context != NULL;
+}
+
+void redis_drop(struct redis *redis, const char *reason)
+{
+    if (!redis->context)
+        return;
+    redisFree(redis->context);
+    redis->context = NULL;
+    snprintf(redis->reason, sizeof redis->reason, "%s", reason);
+}
+
+void redis_free(struct redis *redis)
+{
+    redis_drop(redis, "closed");
+    free(redis->arguments);
+    free(redis->lengths);
+    redis->arguments = NULL;
+    redis->lengths = NULL;
+    redis->room = 0;
+}
+
+static struct timeval timeval_of(int ms)
+{
+    return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+}
+
+/* In the words of somebody who has to mend it. */
+static void drop_for_error(struct redis *redis)
+{
+    char text[256];
+    const redisContext *c = redis->context;
+    if (c->err == REDIS_ERR_PROTOCOL)
+        snprintf(text, sizeof text, "what answers there is not Redis: %s", c->errstr);
+    else if (c->err == REDIS_ERR_IO && errno == EAGAIN)
+        snprintf(text, sizeof text, "Redis took no data for %d ms", redis->timeout_ms);
+    else
+        snprintf(text, sizeof text, "%s", c->errstr);
+    redis_drop(redis, text);
+}
+
+static bool open_socket(struct redis *redis, const struct redis_address *address)
+{
+    struct timeval limit = timeval_of(redis->timeout_ms);
+    redis->context = address->port
+                         ? redisConnectWithTimeout(address->host, address->port, limit)
+                         : redisConnectUnixWithTimeout(address->host, limit);
+    if (!redis->context) {
+        snprintf(redis->reason, sizeof redis->reason, "out of memory");
+        return false;
+    }
+    if (redis->context->err) {
+        drop_for_error(redis);
+        return false;
+    }
+    /* A private redis-server that is started later must not inherit it. */
+    fcntl(redis->context->fd, F_SETFD, FD_CLOEXEC);
+    redisSetTimeout(redis->context, limit);
+    if (address->port)
+        redisEnableKeepAlive(redis->context);
+    return true;
+}
+
+static bool log_in(struct redis *redis, const struct redis_login *login)
+{
+    if (!login->password)
+        return true;
+    redis_start(redis, "AUTH");
+    if (login->user)
+        redis_text(redis, login->user);
+    redis_text(redis, login->password);
+    redis_append(redis);
+    redisReply *reply = redis_receive(redis);
+    if (reply && reply->type == REDIS_REPLY_ERROR) {
+        char text[256];
+        snprintf(text, sizeof text, "Redis refused the user name or password: %s", reply->str);
+        redis_drop(redis, text);
+    }
+    freeReplyObject(reply);
+    return redis_connected(redis);
+}
+
+static bool select_database(struct redis *redis, int database)
+{
+    char number[16], text[256];
+    if (!database)
+        return true;
+    snprintf(number, sizeof number, "%d", database);
+    redisReply *reply = redis_ask(redis, "SELECT", number, NULL);
+    if (reply && reply->type == REDIS_REPLY_ERROR) {
+        snprintf(text, sizeof text, "Redis refused database %d: %s", database, reply->str);
+        redis_drop(redis, text);
+    }
+    freeReplyObject(reply);
+    return redis_connected(redis);
+}
+
+bool redis_connect(struct redis *redis, const struct redis_address *address,
+                   const struct redis_login *login)
+{
+    redis_drop(redis, "reconnecting");
+    redis->appended = 0;
+    redis->reason[0] = '\0';
+    return open_socket(redis, address) && log_in(redis, login) &&
+           select_database(redis, login->database);
+}
+
+/* ---------------------------------------------------------------- commands --------------- */
+
+static bool make_room(struct redis *redis)
+{
+    if (redis->count < redis->room)
+        return true;
+    size_t room = redis->room ? redis->room * 2 : 64;
+    const char **arguments = realloc(redis->arguments, room * sizeof *arguments);
+    if (arguments)
+        redis->arguments = arguments;
+    size_t *lengths = realloc(redis->lengths, room * sizeof *lengths);
+    if (lengths)
+        redis->lengths = lengths;
+    if (!arguments || !lengths) {
+        redis_drop(redis, "out of memory");
+        return false;
+    }
+    redis->room = room;
+    return true;
+}
+
+void redis_bytes(struct redis *redis, const void *bytes, size_t length)
+{
+    if (!redis->context || !make_room(redis))
+        return;
+    redis->arguments[redis->count] = bytes;
+    redis->lengths[redis->count] = length;
+    redis->count++;
+}
+
+void redis_text(struct redis *redis, const char *text)
+{
+    redis_bytes(redis, text, strlen(text));
+}
+
+void redis_start(struct redis *redis, const char *command)
+{
+    redis->count = 0;
+    redis_text(redis, command);
+}
+
+void redis_append(struct redis *redis)
+{
+    if (!redis->context)
+        return;
+    if (redisAppendCommandArgv(redis->context, (int)redis->count, redis->arguments,
+                               redis->lengths) != REDIS_OK)
+        drop_for_error(redis);
+    redis->appended++;
+}
+
+static void put(struct redis *redis, const char *command, va_list list)
+{
+    redis_start(redis, command);
+    for (const char *text = va_arg(list, const char *); text; text = va_arg(list, const char *))
+        redis_text(redis, text);
+    redis_append(redis);
+}
+
+void redis_put(struct redis *redis, const char *command, ...)
+{
+    va_list list;
+    va_start(list, command);
+    put(redis, command, list);
+    va_end(list);
+}
+
+redisReply *redis_ask(struct redis *redis, const char *command, ...)
+{
+    va_list list;
+    va_start(list, command);
+    put(redis, command, list);
+    va_end(list);
+    return redis_receive(redis);
+}
+
+/* ---------------------------------------------------------------- replies ---------------- */
+
+static bool send_all(struct redis *redis)
+{
+    int done = 0;
+    while (!done)
+        if (redisBufferWrite(redis->context, &done) != REDIS_OK) {
+            drop_for_error(redis);
+            return false;
+        }
+    return true;
+}
+
+static bool wait_readable(struct redis *redis, uint64_t deadline)
+{
+    char text[128];
+    for (;;) {
+        uint64_t now = monotonic_ms(), stop = stop_deadline();
+        if (stop && stop < deadline)
+            deadline = stop;
+        if (now >= deadline) {
+            snprintf(text, sizeof text, "no answer within %d ms", redis->timeout_ms);
+            redis_drop(redis, text);
+            return false;
+        }
+        /* In slices, because a signal may bring the deadline forward. */
+        uint64_t slice = deadline - now < TICK_MS ? deadline - now : TICK_MS;
+        struct pollfd wait = { .fd = redis->context->fd, .events = POLLIN };
+        if (poll(&wait, 1, (int)slice) > 0)
+            return true;
+    }
+}
+
+redisReply *redis_receive(struct redis *redis)
+{
+    void *reply = NULL;
+    uint64_t deadline = monotonic_ms() + (uint64_t)redis->timeout_ms;
+    while (redis->context) {
+        if (redisGetReplyFromReader(redis->context, &reply) != REDIS_OK) {
+            drop_for_error(redis);
+            break;
+        }
+        if (reply)
+            return reply;
+        if (!send_all(redis) || !wait_readable(redis, deadline))
+            break;
+        if (redisBufferRead(redis->context) != REDIS_OK)
+            drop_for_error(redis);
+    }
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- meaning ---------------- */
+
+/* "EXECABORT Transaction discarded because of: OOM ..." is about what follows. */
+static const char *cause_of(const char *error)
+{
+    static const char because[] = "because of: ";
+    const char *cause = strstr(error, because);
+    return strncmp(error, "EXECABORT", 9) == 0 && cause ? cause + sizeof because - 1 : error;
+}
+
+enum refusal redis_classify(const char *error)
+{
+    static const struct {
+        const char *code;
+        enum refusal refusal;
+    } codes[] = {
+        { "LOADING", REFUSAL_LATER },     { "BUSY", REFUSAL_LATER },
+        { "MASTERDOWN", REFUSAL_LATER },  { "CLUSTERDOWN", REFUSAL_LATER },
+        { "TRYAGAIN", REFUSAL_LATER },    { "NOREPLICAS", REFUSAL_LATER },
+        { "READONLY", REFUSAL_LATER },    { "UNBLOCKED", REFUSAL_LATER },
+        { "NOAUTH", REFUSAL_LATER },      { "WRONGPASS", REFUSAL_LATER },
+        { "OOM", REFUSAL_FULL },          { "MISCONF", REFUSAL_STORAGE },
+        { "NOPERM", REFUSAL_DENIED },     { "WRONGTYPE", REFUSAL_TYPE },
+    };
+    error = cause_of(error);
+    size_t length = strcspn(error, " ");
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (strlen(codes[i].code) == length && strncmp(error, codes[i].code, length) == 0)
+            return codes[i].refusal;
+    return REFUSAL_OTHER;
+}
+
+const char *refusal_name(enum refusal refusal)
+{
+    switch (refusal) {
+    case REFUSAL_NONE: return "none";
+    case REFUSAL_LATER: return "not-now";
+    case REFUSAL_FULL: return "out-of-memory";
+    case REFUSAL_STORAGE: return "cannot-save";
+    case REFUSAL_DENIED: return "no-permission";
+    case REFUSAL_TYPE: return "wrong-type";
+    case REFUSAL_OTHER: return "error";
+    }
+    return "?";
+}
+
+enum refusal redis_refusal(const redisReply *reply)
+{
+    return reply->type == REDIS_REPLY_ERROR ? redis_classify(reply->str) : REFUSAL_NONE;
+}
+
+bool redis_says(const redisReply *reply, const char *text)
+{
+    return (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS ||
+            reply->type == REDIS_REPLY_ERROR) &&
+           reply->len == strlen(text) && memcmp(reply->str, text, reply->len) == 0;
+}

@@ -1,0 +1,90 @@
+/*
+ * One blocking connection to Redis: addresses, pipelined commands, replies with a deadline, and
+ * what its errors mean.  Knows nothing of sessions.
+ *
+ *   R1  After any doubt (time-out, disconnect, a reply that is not of the protocol) the connection
+ *       is dropped.  Every call on a dropped connection does nothing and says so, so that a caller
+ *       needs to look only at its replies.
+ *   R2  Replies come in the order of the commands; that is the only correlation there is.
+ *   R3  Queued output is never reused after a drop: it is rebuilt from the table.
+ */
+#ifndef TOOLS_PERSISTER_REDIS_H
+#define TOOLS_PERSISTER_REDIS_H
+
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct redis_address {
+    char text[300]; /* as given, for people                        */
+    char host[256]; /* a host, or the path of a unix socket        */
+    int port;       /* 0: a unix socket                            */
+};
+
+/* "unix:PATH", "tcp:HOST:PORT", "tcp:[V6]:PORT".  NULL, or what is wrong with TEXT. */
+const char *redis_parse_address(const char *text, struct redis_address *address);
+
+struct redis_login {
+    const char *user;     /* NULL: Redis's default user       */
+    const char *password; /* NULL: none                       */
+    int database;
+};
+
+struct redis {
+    redisContext *context; /* NULL: dropped                                              */
+    int timeout_ms;        /* for connecting and for each reply                          */
+    size_t appended;       /* commands since the connection was made                     */
+    char reason[256];      /* why it was dropped                                         */
+    const char **arguments; /* of the command that is being built                        */
+    size_t *lengths;
+    size_t count, room;
+};
+
+/* Connects, authenticates and selects the database; false with a reason.  Drops the old one. */
+bool redis_connect(struct redis *redis, const struct redis_address *address,
+                   const struct redis_login *login);
+
+bool redis_connected(const struct redis *redis);
+
+/* Drops the connection; the first reason given stays until the next connect. */
+void redis_drop(struct redis *redis, const char *reason);
+
+/* Frees what the struct holds. */
+void redis_free(struct redis *redis);
+
+/* Builds a command: start, arguments (the caller keeps them until append), append. */
+void redis_start(struct redis *redis, const char *command);
+void redis_text(struct redis *redis, const char *text);
+void redis_bytes(struct redis *redis, const void *bytes, size_t length);
+void redis_append(struct redis *redis);
+
+/* A command of strings, ended by NULL, appended. */
+void redis_put(struct redis *redis, const char *command, ...) __attribute__((sentinel));
+
+/* Sends what was appended and returns the next reply, the caller's to free; NULL: dropped. */
+redisReply *redis_receive(struct redis *redis);
+
+/* redis_put() and redis_receive() in one. */
+redisReply *redis_ask(struct redis *redis, const char *command, ...) __attribute__((sentinel));
+
+/* What an error reply means for the command that got it. */
+enum refusal {
+    REFUSAL_NONE,
+    REFUSAL_LATER,   /* not now, or not here: keep, reconnect, send again                       */
+    REFUSAL_FULL,    /* OOM: over maxmemory with no eviction                                    */
+    REFUSAL_STORAGE, /* MISCONF: Redis cannot save to its disk and takes no writes              */
+    REFUSAL_DENIED,  /* NOPERM: the ACL forbids the command or the key                          */
+    REFUSAL_TYPE,    /* WRONGTYPE: something else lives under that key                          */
+    REFUSAL_OTHER    /* any other error: Redis said no                                          */
+};
+enum refusal redis_classify(const char *error);
+const char *refusal_name(enum refusal refusal);
+
+/* The class of REPLY's error; REFUSAL_NONE when it is no error. */
+enum refusal redis_refusal(const redisReply *reply);
+
+/* True for a string, status or error reply equal to TEXT. */
+bool redis_says(const redisReply *reply, const char *text);
+
+#endif

@@ -1,0 +1,90 @@
+/* What is at the other end; see persister_server.h. */
+#include "tools/persister_server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The value of NAME in INFO's text ("name:value\r\n"); "" when it is not there. */
+static void info_field(const char *info, const char *name, char *value, size_t size)
+{
+    size_t length = strlen(name);
+    *value = '\0';
+    for (const char *line = info; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, length) == 0 && line[length] == ':') {
+            line += length + 1;
+            snprintf(value, size, "%.*s", (int)strcspn(line, "\r\n"), line);
+            return;
+        }
+    }
+}
+
+static void read_info(struct redis *redis, struct server *server, const char *info)
+{
+    char role[16], mode[16], cluster[8];
+    info_field(info, "redis_version", server->version, sizeof server->version);
+    info_field(info, "run_id", server->run_id, sizeof server->run_id);
+    info_field(info, "maxmemory_policy", server->policy, sizeof server->policy);
+    info_field(info, "role", role, sizeof role);
+    info_field(info, "redis_mode", mode, sizeof mode);
+    info_field(info, "cluster_enabled", cluster, sizeof cluster);
+    if (strcmp(mode, "sentinel") == 0)
+        redis_drop(redis, "it is a sentinel, not a Redis that stores data");
+    else if (strcmp(cluster, "1") == 0)
+        redis_drop(redis, "it runs in cluster mode, where one transaction cannot hold all keys");
+    else if (strcmp(role, "slave") == 0)
+        redis_drop(redis, "it is a replica; the master must be written to");
+}
+
+static void read_config(struct server *server, const redisReply *reply)
+{
+    const struct {
+        const char *name;
+        char *value;
+        size_t size;
+    } wanted[] = {
+        { "appendonly", server->appendonly, sizeof server->appendonly },
+        { "appendfsync", server->appendfsync, sizeof server->appendfsync },
+        { "no-appendfsync-on-rewrite", server->on_rewrite, sizeof server->on_rewrite },
+    };
+    if (reply->type != REDIS_REPLY_ARRAY)
+        return;
+    for (size_t i = 0; i + 1 < reply->elements; i += 2)
+        for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++)
+            if (redis_says(reply->element[i], wanted[w].name) &&
+                reply->element[i + 1]->type == REDIS_REPLY_STRING)
+                snprintf(wanted[w].value, wanted[w].size, "%s", reply->element[i + 1]->str);
+}
+
+bool server_ask(struct redis *redis, struct server *server)
+{
+    memset(server, 0, sizeof *server);
+    redisReply *info = redis_ask(redis, "INFO", NULL);
+    if (info && info->type == REDIS_REPLY_STRING)
+        read_info(redis, server, info->str);
+    else if (info && redis_refusal(info) == REFUSAL_LATER)
+        redis_drop(redis, info->str);
+    freeReplyObject(info);
+    redisReply *config = redis_ask(redis, "CONFIG", "GET", "*append*", NULL);
+    if (config)
+        read_config(server, config);
+    freeReplyObject(config);
+    return redis_connected(redis);
+}
+
+const char *server_worth(const struct server *server)
+{
+    if (!server->appendonly[0])
+        return "unknown";
+    if (strcmp(server->appendonly, "yes") != 0)
+        return "memory";
+    if (strcmp(server->appendfsync, "always") == 0 && strcmp(server->on_rewrite, "yes") != 0)
+        return "disk";
+    return "kernel";
+}
+
+bool server_evicts(const struct server *server)
+{
+    return server->policy[0] && strcmp(server->policy, "noeviction") != 0;
+}

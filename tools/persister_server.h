@@ -1,0 +1,29 @@
+/*
+ * What is at the other end: a server that can serve as the store at all, which one, and what its
+ * acknowledgement is worth.
+ */
+#ifndef TOOLS_PERSISTER_SERVER_H
+#define TOOLS_PERSISTER_SERVER_H
+
+#include "tools/persister_redis.h"
+
+struct server {
+    char version[32];
+    char run_id[48];        /* differs after every restart; "" unknown                          */
+    char appendonly[8], appendfsync[16], on_rewrite[8]; /* as CONFIG GET says; "" unknown       */
+    char policy[32];        /* maxmemory-policy                                                 */
+};
+
+/* Asks it.  False, and dropped with a reason, when it cannot be written to. */
+bool server_ask(struct redis *redis, struct server *server);
+
+/*
+ * Where an acknowledged change is: "memory" (lost with the server), "kernel" (lost with the
+ * machine, up to two seconds), "disk", "unknown" (Redis does not tell).
+ */
+const char *server_worth(const struct server *server);
+
+/* True when Redis may throw sessions away by itself. */
+bool server_evicts(const struct server *server);
+
+#endif
