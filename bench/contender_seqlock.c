@@ -96,15 +96,34 @@ static struct slot *must_find(struct table *t, uint64_t handle)
 
 /* ---------------------------------------------------------------- open, close ----------- */
 
+static void raise_reach(struct slot *home, uint32_t distance)
+{
+    uint32_t reach = atomic_load_explicit(&home->reach, memory_order_relaxed);
+    while (reach < distance && !atomic_compare_exchange_weak(&home->reach, &reach, distance))
+        ;
+}
+
+/* A free slot for the handle, locked. */
+static struct slot *claim(struct table *t, uint64_t handle)
+{
+    struct slot *home = home_of(t, handle);
+    for (uint32_t distance = 0;; distance++) {
+        struct slot *s = behind(t, home, distance);
+        if (!holds(s, 0))
+            continue;
+        write_start(s);
+        if (holds(s, 0)) {
+            raise_reach(home, distance);
+            return s;
+        }
+        write_end(s);
+    }
+}
+
+/* Only one process inserts a handle at a time. */
 static void insert(struct table *t, uint64_t handle, const struct record *record)
 {
-    struct slot *home = home_of(t, handle), *s = home;
-    uint32_t distance = 0;
-    while (!holds(s, 0))
-        s = behind(t, home, ++distance);
-    if (distance > atomic_load_explicit(&home->reach, memory_order_relaxed))
-        atomic_store_explicit(&home->reach, distance, memory_order_release);
-    write_start(s);
+    struct slot *s = claim(t, handle);
     s->record = *record;
     atomic_store_explicit(&s->handle, handle, memory_order_relaxed);
     write_end(s);

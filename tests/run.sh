@@ -15,7 +15,8 @@ for program in "$@"; do
     timeout -k 10 600 "$program" >"$dir/out" 2>&1
     status=$?
     ok=$(grep -c '^\[       OK \]' "$dir/out")
-    bad=$(grep -c '^\[  FAILED  \] [a-z_]*$' "$dir/out")
+    bad=$(sed -n 's/^ *\([0-9]*\) FAILED TEST(S)$/\1/p' "$dir/out" | head -n 1)
+    bad=${bad:-0}
     skip=$(grep -c '^\[  SKIPPED \] [a-z_]*$' "$dir/out")
     [ $status -eq 0 ] && [ "$ok" -eq 0 ] && ok=1
     [ $status -ne 0 ] && [ "$bad" -eq 0 ] && bad=1

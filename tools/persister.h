@@ -10,10 +10,12 @@
  *   persister_record.c      a session as Redis sees it: keys, fields, times
  *   persister_load.c        Redis -> a fresh table
  *   persister_compare.c     Redis against a table that survived
+ *   persister_scan.c        a walk over the active set, for both of these
  *   persister_redis.c       one connection
  *   persister_server.c      what the server is and what its acknowledgement is worth
  *   persister_spawn.c       a private redis-server
  *   persister_watch.c       the thread that notices deaths
+ *   persister_table.c       whether the table's name still means this segment
  */
 #ifndef TOOLS_PERSISTER_H
 #define TOOLS_PERSISTER_H

@@ -37,6 +37,12 @@ static bool ask_accepted(struct redis *redis, redisReply *reply, const char *wha
     return yes;
 }
 
+/* What is no string is not ours, and SET replaces it. */
+static bool readable(struct redis *redis, const redisReply *reply, const char *what)
+{
+    return (reply && redis_refusal(reply) == REFUSAL_TYPE) || accepted(redis, reply, what);
+}
+
 /* ---------------------------------------------------------------- who leads -------------- */
 
 void fence_init(struct fence *fence, struct redis *redis, const char *prefix,
@@ -59,8 +65,8 @@ bool fence_look(struct fence *fence)
     redis_put(fence->redis, "GET", fence->leader_key, NULL);
     redis_put(fence->redis, "GET", fence->epoch_key, NULL);
     redisReply *leader = redis_receive(fence->redis), *epoch = redis_receive(fence->redis);
-    bool seen = accepted(fence->redis, leader, "GET leader") &&
-                accepted(fence->redis, epoch, "GET epoch");
+    bool seen = readable(fence->redis, leader, "GET leader") &&
+                readable(fence->redis, epoch, "GET epoch");
     if (seen) {
         remember(fence->holder, leader);
         remember(fence->epoch, epoch);

@@ -143,7 +143,9 @@ static bool load(struct leader *l)
     if (fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_OURS &&
         !fence_set_epoch(&l->fence, store_incarnation(l->store)))
         return false;
-    if (!load_run(&loading) || !still_there(l))
+    if (!load_run(&loading))
+        redis_drop(&l->redis, "asked to stop while loading");
+    if (!redis_connected(&l->redis) || !still_there(l))
         return false;
     log_event(LEVEL_INFO, "loaded", NUMBER("sessions", loading.loaded),
               NUMBER("present", loading.present), NUMBER("bad", loading.bad),
@@ -231,6 +233,8 @@ static void try_to_connect(struct leader *l)
 static void connect_in_time(struct leader *l)
 {
     uint64_t now = monotonic_ms();
+    /* Taking none, for the sweep's sake: a dead worker's sessions become detached all the same. */
+    store_take(l->store, NULL, 0, false);
     if (l->spawn && !spawn_is_up(l->spawn))
         pause_ms(BACKOFF_MIN_MS);
     else if (now < l->retry_at)

@@ -8,7 +8,7 @@
  *   check     every second: is the token there, is the epoch there, is the table's name ours
  *   leave     flush within STOP_MS, give the token back
  *
- * While Redis is away nothing is taken from the store: what accumulates is bits in the table.
+ * While Redis is away no session is taken from the store: what accumulates is bits in the table.
  */
 #ifndef TOOLS_PERSISTER_LEAD_H
 #define TOOLS_PERSISTER_LEAD_H

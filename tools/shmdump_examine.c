@@ -25,6 +25,8 @@ enum verdict say(char *text, enum verdict verdict, const char *format, ...)
 /* What WORKER holds is in order while it lives; TEXT names it otherwise. */
 static enum verdict held_by(struct check *c, worker_id worker, char *text, const char *what)
 {
+    if (worker == 0) /* a thread ended before its grace period was over, and left it to the sweep */
+        return say(text, ABANDONED, "%s is nobody's any more", what);
     if (!worker_id_valid(worker))
         return say(text, WRONG, "it is held by %" PRIu32 ", which is no worker", worker);
     if (worker_id_liveness(c->image, worker) == WORKER_DEAD)

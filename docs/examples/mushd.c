@@ -40,6 +40,7 @@ static struct {
 } workers[WORKERS_MAX];
 
 static sigset_t handled;       /* the signals that the parent waits for, blocked                   */
+static bool clean = true;       /* all workers stopped as they should                                */
 
 /* ---------------------------------------------------------------- options ---------------- */
 
@@ -74,13 +75,14 @@ static error_t take_option(int key, char *value, struct argp_state *state)
     return 0;
 }
 
-const char *argp_program_version = "mushd " SESSTAB_VERSION;
+SESSTAB_API const char *argp_program_version = "mushd (sesstab) " SESSTAB_VERSION;
 static const struct argp argp = {
     .options = option_list,
     .parser = take_option,
     .doc = "A chat server whose workers share their sessions in a table, with Redis behind it.\v"
            "A persister must be running on the same table.  Exit status: 0 after SIGTERM or Ctrl-C, "
-           "1 when it could not start, 64 for wrong usage.",
+           "1 when it could not start or a "
+           "worker did not stop, 64 for wrong usage.",
 };
 
 /* ---------------------------------------------------------------- starting --------------- */
@@ -104,6 +106,7 @@ static int listen_on(const char *address, const char *port)
         errx(1, "--listen %s: %s", address, gai_strerror(error));
     int fd = socket(where->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd == -1 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int))
+        || setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){ 1 }, sizeof(int))
         || bind(fd, where->ai_addr, where->ai_addrlen) || listen(fd, SOMAXCONN))
         err(1, "cannot listen on %s port %s", address, port);
     freeaddrinfo(where);
@@ -230,7 +233,9 @@ static void keep_workers_running(int listening)
 
 static void worker_stopped(int i, int status)
 {
-    (void)status;
+    if (status)
+        warnx("worker %d (pid %d) did not stop as it should", i + 1, workers[i].pid);
+    clean = clean && !status;
     workers[i].pid = 0;
 }
 
@@ -246,6 +251,7 @@ static void stop_workers(void)
         if (workers[i].pid) {
             kill(workers[i].pid, SIGKILL);
             waitpid(workers[i].pid, NULL, 0);
+            worker_stopped(i, SIGKILL);
         }
 }
 
@@ -284,5 +290,5 @@ int main(int argc, char **argv)
         stop_workers();
     }
     sesstab_close(table);
-    return 0;
+    return clean ? 0 : 1;
 }

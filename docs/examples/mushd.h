@@ -98,7 +98,6 @@ void start_login(struct connection *c, const char *player);
 struct message {
     enum { SAY, PAGE, BOOT } kind;
     uint64_t handle;           /* SAY: the speaker, who knows already; else whom it is for         */
-    uint64_t generation;       /* PAGE, BOOT: of that session; any other one is somebody else      */
     char text[LINE_BYTES + 256];
 };
 

@@ -42,7 +42,7 @@ static int worker_of(const sesstab_view *s)
 struct targets {
     int count;
     struct target {
-        uint64_t handle, generation, last_seen;
+        uint64_t handle, last_seen;
         int worker;
         bool detached;
     } at[TARGETS];
@@ -53,7 +53,7 @@ static int add_target(const sesstab_view *s, void *context)
     struct targets *t = context;
     if (t->count == TARGETS)
         return 1;
-    t->at[t->count++] = (struct target){ s->handle, s->generation, s->last_seen, worker_of(s),
+    t->at[t->count++] = (struct target){ s->handle, s->last_seen, worker_of(s),
                                          s->state == SESSTAB_DETACHED };
     return 0;
 }
@@ -210,7 +210,6 @@ static void do_page(struct connection *c, char *argument)
     look_up(name, &t);
     for (struct target *to = t.at; to < t.at + t.count; to++) {
         m.handle = to->handle;
-        m.generation = to->generation;
         reached += to->worker && post(to->worker, &m);
     }
     if (reached)
@@ -307,7 +306,6 @@ static void do_boot(struct connection *c, char *who)
     look_up(who, &t);
     for (struct target *to = t.at; to < t.at + t.count; to++) {
         m.handle = to->handle;
-        m.generation = to->generation;
         booted += to->worker ? post(to->worker, &m) : !sesstab_remove(table, to->handle);
     }
     if (!c->closing)
