@@ -81,7 +81,7 @@ void draft_bind(struct context *c, const struct change *change, struct draft *d,
                 sesstab_state state)
 {
     struct block *h = &d->head;
-    if (!(change->pending && (h->flags & BLOCK_ACKED)) && c->shm->mode != MODE_MEMORY) {
+    if ((change->acked || !(h->flags & BLOCK_ACKED)) && c->shm->mode != MODE_MEMORY) {
         h->flags |= BLOCK_ACKED;
         h->acked_state = h->state;
         h->acked_length = h->player_length;

@@ -97,7 +97,7 @@ void draft_next(struct context *c, const struct change *change, struct draft *d)
 {
     (void)c;
     d->head.version = change->version;
-    if (!change->pending) /* what to roll back to is wanted while the binding is pending only */
+    if (change->acked) /* nothing to roll back to is needed any more */
         d->head.flags &= (uint8_t)~BLOCK_ACKED;
 }
 
@@ -163,6 +163,8 @@ int session_change_slot(struct context *c, struct slot *s, uint64_t handle, chan
             break;
         change->version = change->old->version + 1;
         change->pending = record_pending(c->shm, change->durable, change->old);
+        change->acked = (current & CURRENT_ACKED) ||
+                        DURABLE_VERSION(change->durable) >= change->old->bound_version;
         record_draft(change->old, &d);
         draft_next(c, change, &d);
         if ((result = edit(c, change, &d, arguments)) || (result = claim_for(c, &d, &mine)))

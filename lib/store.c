@@ -59,6 +59,7 @@ void store_close(struct store *s)
 
 uint64_t store_creation_id(const struct store *s) { return s->table->shm.creation_id; }
 bool store_is_ready(const struct store *s) { return sesstab_ready(s->table); }
+bool store_is_wanted(const struct store *s) { return s->table->shm.mode != MODE_MEMORY; }
 
 uint32_t store_incarnation(const struct store *s)
 {
@@ -365,6 +366,7 @@ static const struct block *examine(struct store *s, struct context *c, struct sl
     image->pending = record_pending(c->shm, word, b);
     image->last_seen = record_last_seen(slot, b);
     image->incarnation = incarnation;
+    image->state = (sesstab_state)b->state;
     image->replace = durable < b->shrunk_version || durable < b->born_version || durable > b->version;
     image->member = durable < b->born_version || durable > b->version;
     image->kind = tomb ? STORE_DELETE
@@ -408,6 +410,7 @@ void store_read(struct store *s, struct store_image *image, sesstab_view *view)
     }
     view->last_seen = image->last_seen;
     view->pending = image->pending;
+    memcpy(image->player, view->player, (size_t)view->player_length + 1);
 }
 
 bool store_knows(struct store *s, uint64_t handle, struct store_image *image)
@@ -431,6 +434,7 @@ bool store_knows(struct store *s, uint64_t handle, struct store_image *image)
 
 struct speaking {
     const struct store_image *image;
+    uint64_t bound; /* of the record that is current by now */
     bool refuse, found;
 };
 
@@ -440,22 +444,28 @@ static bool same_session(const struct ticket *k, const struct store_image *image
            load_relaxed(&k->generation) == image->generation;
 }
 
+/* What the image's fate means for a ticket. */
+static enum ticket_state fate(const struct speaking *p, uint64_t version)
+{
+    const struct store_image *image = p->image;
+    if (version > image->version) /* a newer binding is not judged by it */
+        return TICKET_WAITING;
+    if (image->kind == STORE_DELETE)
+        return TICKET_GONE;
+    if (p->refuse)
+        return version <= image->bound_version ? TICKET_REFUSED : TICKET_WAITING;
+    return judge(version, p->bound, image->version);
+}
+
 static void speak(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
 {
     struct speaking *p = context;
-    const struct store_image *image = p->image;
     (void)s, (void)index;
-    if (!same_session(k, image))
+    if (!same_session(k, p->image))
         return;
-    uint64_t version = load_relaxed(&k->version);
-    enum ticket_state state = image->kind == STORE_DELETE ? TICKET_GONE
-                              : p->refuse && version <= image->bound_version ? TICKET_REFUSED
-                              : p->refuse ? TICKET_WAITING
-                              : judge(version, image->bound_version, image->version);
-    /* A binding that is newer than the image is not judged by it. */
-    if (state == TICKET_WAITING || version > image->version)
-        return;
-    answer(k, word, state);
+    enum ticket_state state = fate(p, load_relaxed(&k->version));
+    if (state != TICKET_WAITING)
+        answer(k, word, state);
 }
 
 static void see_waiting(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
@@ -473,6 +483,76 @@ bool store_waited_for(struct store *s, const struct store_image *image)
     return p.found;
 }
 
+/* The slot while it still holds the image's session; inside a section. */
+static struct slot *slot_for(struct context *c, const struct store_image *image, uint64_t *current,
+                             const struct block **b)
+{
+    struct slot *slot = slot_at(c->shm, image->slot);
+    if (!slot)
+        return NULL;
+    if (load_acquire(&slot->node.birth) > c->hi)
+        rcu_extend(c);
+    *b = record_in(c, slot, current);
+    return *b && (*b)->handle == image->handle && (*b)->generation == image->generation ? slot : NULL;
+}
+
+/* Another binding is on top of the acknowledged one: this is what it would be rolled back to. */
+static int edit_acked(struct context *c, const struct change *change, struct draft *d, void *arguments)
+{
+    const struct store_image *image = arguments;
+    struct block *h = &d->head;
+    if (h->bound_version <= image->bound_version || change->acked)
+        return CHANGE_NONE;
+    size_t length = strlen(image->player);
+    h->flags |= BLOCK_ACKED;
+    h->acked_state = (uint8_t)image->state;
+    h->acked_length = (uint8_t)length;
+    h->acked_hash = length ? record_player_hash(c->shm, image->player, length) : 0;
+    d->acked = image->player;
+    return SESSTAB_OK;
+}
+
+static bool put_below(struct context *c, struct slot *slot, const struct store_image *image)
+{
+    struct change change;
+    hint_ref hint = { 0 };
+    size_t length = strlen(image->player);
+    uint32_t hash = length ? record_player_hash(c->shm, image->player, length) : 0;
+    if (hash && hint_arm(c, hash, image->slot, &hint) != SESSTAB_OK)
+        return false;
+    int result = session_change_slot(c, slot, image->handle, edit_acked, (void *)image, &change);
+    if (hash) {
+        hint_settle(c, hint);
+        hint_collect(c, hash, image->slot);
+    }
+    set_dirty(c->shm, image->slot);
+    return result == SESSTAB_OK || result == CHANGE_NONE || result == SESSTAB_NOTFOUND;
+}
+
+/*
+ * Makes sure that nobody rolls back behind the image's binding, before anybody is told that it is
+ * durable.  Either the record holds that binding: it is marked ACKED, and a change that was drafted
+ * without knowing fails its CAS and is drafted again.  Or another binding is on top: the record
+ * learns what to go back to.  Killed in between, it is marked and not durable: Redis has it, so
+ * that is true as well.  False: no memory.
+ */
+static bool secure_binding(struct context *c, struct slot *slot, const struct store_image *image)
+{
+    for (;;) {
+        uint64_t current;
+        const struct block *b = record_in(c, slot, &current);
+        if (!b || b->generation != image->generation || (current & (CURRENT_TOMB | CURRENT_ACKED)) ||
+            b->bound_version < image->bound_version)
+            return true; /* gone, marked already, or rolled back */
+        if (b->bound_version == image->bound_version) {
+            if (cas_exact(&slot->current, current, current | CURRENT_ACKED)) /* COMMIT: acknowledged */
+                return true;
+            continue;
+        }
+        return put_below(c, slot, image);
+    }
+}
+
 static void raise_durable(struct slot *slot, const struct store_image *image)
 {
     uint64_t seen = load_relaxed(&slot->durable), next = DURABLE_WORD(image->incarnation, image->version);
@@ -480,6 +560,15 @@ static void raise_durable(struct slot *slot, const struct store_image *image)
         if (DURABLE_INCARNATION(seen) == image->incarnation && DURABLE_VERSION(seen) >= image->version)
             return;
     } while (!cas(&slot->durable, &seen, next)); /* COMMIT: durable */
+}
+
+static void raise_seen(struct slot *slot, const struct store_image *image, const struct block *b)
+{
+    bool new = DURABLE_VERSION(load_relaxed(&slot->durable)) < b->born_version;
+    if (new)
+        store_relaxed(&slot->durable_seen, image->last_seen); /* not the earlier session's */
+    else
+        raise_to(&slot->durable_seen, image->last_seen);
 }
 
 /* Redis has deleted it: unless somebody revived it, the tombstone dies. */
@@ -499,17 +588,18 @@ static void ack_delete(struct context *c, struct slot *slot, const struct store_
     recover_bury(c, image->slot);
 }
 
-/* The slot while it still holds the image's session; inside a section. */
-static struct slot *slot_for(struct context *c, const struct store_image *image, uint64_t *current,
-                             const struct block **b)
+/* False: it can't be said yet. */
+static bool ack_slot(struct context *c, struct slot *slot, const struct store_image *image,
+                     uint64_t current, const struct block *b)
 {
-    struct slot *slot = slot_at(c->shm, image->slot);
-    if (!slot)
-        return NULL;
-    if (load_acquire(&slot->node.birth) > c->hi)
-        rcu_extend(c);
-    *b = record_in(c, slot, current);
-    return *b && (*b)->handle == image->handle && (*b)->generation == image->generation ? slot : NULL;
+    if (image->kind == STORE_PUT && image->pending && !secure_binding(c, slot, image))
+        return false;
+    raise_seen(slot, image, b);
+    if (image->kind != STORE_TOUCH)
+        raise_durable(slot, image);
+    if (image->kind == STORE_DELETE)
+        ack_delete(c, slot, image, current, b);
+    return true;
 }
 
 void store_ack(struct store *s, const struct store_image *image)
@@ -517,24 +607,20 @@ void store_ack(struct store *s, const struct store_image *image)
     struct context *c = context_in(s);
     if (!c || image->kind == STORE_NOTHING)
         return;
-    uint64_t current;
-    const struct block *b;
+    uint64_t current, now;
+    const struct block *b, *after;
+    struct speaking p = { .image = image };
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
-    if (slot) {
-        bool new = DURABLE_VERSION(load_relaxed(&slot->durable)) < b->born_version;
-        if (new)
-            store_relaxed(&slot->durable_seen, image->last_seen); /* not the earlier session's */
-        else
-            raise_to(&slot->durable_seen, image->last_seen);
-        if (image->kind != STORE_TOUCH)
-            raise_durable(slot, image);
-        if (image->kind == STORE_DELETE)
-            ack_delete(c, slot, image, current, b);
-    }
+    bool said = !slot || ack_slot(c, slot, image, current, b);
+    if (slot && slot_for(c, image, &now, &after)) /* a late one may have been rolled back meanwhile */
+        p.bound = after->bound_version;
     rcu_exit(c);
+    if (!said) {
+        store_retry(s, image);
+        return;
+    }
     add_relaxed(&s->table->shm.header->durable_writes, 1);
-    struct speaking p = { .image = image };
     each_waiting(s, speak, &p);
 }
 
@@ -547,17 +633,16 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
     struct block *h = &d->head;
     (void)c;
     /* Another binding on top of it is judged for itself. */
-    if (h->bound_version != image->bound_version || !change->pending)
+    if (h->bound_version != image->bound_version || change->acked)
         return CHANGE_NONE;
     bool acked = h->flags & BLOCK_ACKED;
-    uint64_t durable = DURABLE_VERSION(change->durable);
     d->player = acked ? d->acked : "";
     h->player_length = acked ? h->acked_length : 0;
     h->player_hash = acked ? h->acked_hash : 0;
     h->state = acked ? h->acked_state : SESSTAB_CONNECTED;
     h->flags &= (uint8_t)~BLOCK_ACKED;
     /* Below the refused one, so that its tickets, late ones too, are known to be rolled back. */
-    h->bound_version = durable < h->bound_version ? durable : h->bound_version - 1;
+    h->bound_version = DURABLE_VERSION(change->durable);
     return SESSTAB_OK;
 }
 
@@ -572,6 +657,11 @@ bool store_refuse(struct store *s, const struct store_image *image)
     int result = SESSTAB_OK;
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
+    if (slot && (DURABLE_VERSION(load_acquire(&slot->durable)) >= image->bound_version ||
+                 ((current & CURRENT_ACKED) && b->bound_version == image->bound_version))) {
+        rcu_exit(c); /* it was durable once, whatever became of Redis since: that stays said */
+        return false;
+    }
     if (slot) {
         uint32_t player = b->player_hash;
         result = session_change_slot(c, slot, image->handle, edit_roll_back, (void *)image, &change);

@@ -15,7 +15,8 @@
  *
  *   S1  A change that is published and not durable is in a ring, has its dirty bit set, is in the
  *       leader's hands (an image neither acked nor retried), or is found by the sweep.
- *   S2  An image is in hands once: store_take() gives a slot out again only after ack or retry.
+ *   S2  A slot that changes again while it is in hands may be given out again; each image is true of
+ *       the moment when it was read, and they are to be written and acked in the order of reading.
  *   S3  A ticket is answered DURABLE only by store_ack(), REFUSED only after the roll-back.
  */
 #ifndef LIB_STORE_H
@@ -46,6 +47,8 @@ struct store_image {
     uint64_t bound_version; /* the binding in it was made at this version                           */
     bool pending;         /* PUT: its binding is not durable yet                                    */
     uint32_t incarnation; /* of the store when it was read                                          */
+    sesstab_state state;
+    char player[SESSTAB_PLAYER_MAX + 1]; /* PUT: of the binding in it                               */
 };
 
 /* A store for TABLE; NULL when out of memory. */
@@ -62,6 +65,7 @@ bool store_lead(struct store *store);
 uint64_t store_creation_id(const struct store *store);
 uint32_t store_incarnation(const struct store *store);
 bool store_is_ready(const struct store *store);
+bool store_is_wanted(const struct store *store); /* false: the table is in mode MEMORY */
 
 /*
  * Sleeps until there is work, at most TIMEOUT_MS.  DEEP: any change wakes; else only urgent work
@@ -99,7 +103,8 @@ void store_ack(struct store *store, const struct store_image *image);
 /*
  * Redis said no to an image that tickets wait for: rolls the binding back to the last acknowledged
  * one, on top of whatever is current, then answers the tickets REFUSED.  False: it could not (no
- * memory); nothing was answered.  The session stays dirty.
+ * memory), or may not (this binding was acknowledged once, and Redis has lost it since); nothing was
+ * answered.  The session stays dirty.
  */
 bool store_refuse(struct store *store, const struct store_image *image);
 

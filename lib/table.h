@@ -76,6 +76,8 @@ struct change {
     uint64_t durable;           /* the slot's durable word, read before the record                 */
     uint64_t version;           /* that the change will have, or has                               */
     bool pending;               /* the old record's binding waits for Redis                        */
+    bool acked;                 /* it was acknowledged once; pending all the same if Redis has
+                                   lost it since, but nothing to be rolled back any more           */
 };
 
 /*

@@ -100,13 +100,11 @@ static int commit_chunk(struct shm *shm, unsigned index)
 static void hint_new_chunk(struct chunk *k, unsigned index, unsigned class)
 {
     for (int i = 0; i < 4; i++) {
+        /* All pages; but page 0 of the heap holds slot 0, which is no slot. */
+        uint64_t pages = index == 0 && i == 0 ? ~UINT64_C(1) : UINT64_MAX;
         if (class == CHUNK_SESSIONS)
-            atomic_store(&k->slot_hints[i], UINT64_MAX /* all pages */);
-        atomic_store(&k->block_hints[i], UINT64_MAX /* all pages */);
-    }
-    if (index == 0) { /* page 0 holds slot 0, which is no slot */
-        atomic_fetch_and(&k->slot_hints[0], ~UINT64_C(1));
-        atomic_fetch_and(&k->block_hints[0], ~UINT64_C(1));
+            atomic_store(&k->slot_hints[i], pages);
+        atomic_store(&k->block_hints[i], pages);
     }
 }
 

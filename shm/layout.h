@@ -125,7 +125,7 @@ struct slot {
 _Static_assert(sizeof(struct slot) == SLOT_BYTES, "a slot is one cache line");
 
 /*
- * current: {block 32, version's low bits 30, TOMB, STORED}
+ * current: {block 32, version's low bits 29, ACKED, TOMB, STORED}
  *
  *   block != 0, !TOMB   live: the block is the record
  *   block != 0, TOMB    tombstone: removed, Redis must still learn; the block is the last record,
@@ -133,15 +133,18 @@ _Static_assert(sizeof(struct slot) == SLOT_BYTES, "a slot is one cache line");
  *   block == 0          dead: unlink and retire the slot; never live again in this life
  *
  * STORED: Redis may hold this handle.  Set (by CAS) before the first send; then removing needs a
- * tombstone.  Low version bits make every CAS exact even if a block came back.
+ * tombstone.  ACKED: the binding in this record is acknowledged; set (by CAS) before `durable` says
+ * so, so that who puts another binding on top knows what to go back to; every change clears it.
+ * Low version bits make every CAS exact even if a block came back.
  */
 #define CURRENT_STORED UINT64_C(1)
 #define CURRENT_TOMB UINT64_C(2)
-#define CURRENT_VERSION_BITS 30
+#define CURRENT_ACKED UINT64_C(4)
+#define CURRENT_VERSION_BITS 29
 #define CURRENT_BLOCK(w) ((block_ref){ (uint32_t)((w) >> 32) })
-#define CURRENT_LOW(w) ((uint32_t)(w) >> 2)
+#define CURRENT_LOW(w) ((uint32_t)(w) >> 3)
 #define CURRENT_WORD(block, version, flags)                                                        \
-    ((uint64_t)(block).at << 32 | (uint32_t)((uint32_t)(version) << 2) | (flags))
+    ((uint64_t)(block).at << 32 | (uint32_t)((uint32_t)(version) << 3) | (flags))
 
 /* durable: {incarnation of the store 16, version 48}.  Another incarnation means "not durable". */
 #define VERSION_BITS 48

@@ -369,6 +369,51 @@ static void a_refusal_goes_back_to_the_last_acknowledged_binding(void **state)
     end_lead(&lead);
 }
 
+/* Two bind one session at once; the first is refused while the second is not yet written. */
+static void a_refusal_does_not_judge_a_later_binding(void **state)
+{
+    struct lead lead = new_lead();
+    struct waiter first = { lead.table, "first", SESSTAB_REFUSED },
+                  second = { lead.table, "second", SESSTAB_OK };
+    (void)state;
+    insert_stored(&lead, 1);
+    pid_t first_pid = start_child(bind_and_wait, &first);
+    struct store_image one = take_waited(&lead);
+    pid_t second_pid = start_child(bind_and_wait, &second);
+    wait_until(strcmp(look(lead.table, 1).player, "second") == 0);
+    check(store_refuse(lead.store, &one));
+    join_child(first_pid);
+    check_string(look(lead.table, 1).player, "second");
+    check(look(lead.table, 1).pending && !ended(second_pid));
+    while (!ended(second_pid))
+        acknowledge_all(&lead);
+    join_child(second_pid);
+    check(!look(lead.table, 1).pending);
+    end_lead(&lead);
+}
+
+static void an_acknowledgement_does_not_judge_a_later_binding(void **state)
+{
+    struct lead lead = new_lead();
+    struct waiter first = { lead.table, "first", SESSTAB_OK },
+                  second = { lead.table, "second", SESSTAB_REFUSED };
+    (void)state;
+    insert_stored(&lead, 1);
+    pid_t first_pid = start_child(bind_and_wait, &first);
+    struct store_image one = take_waited(&lead);
+    pid_t second_pid = start_child(bind_and_wait, &second);
+    wait_until(strcmp(look(lead.table, 1).player, "second") == 0);
+    store_ack(lead.store, &one);
+    join_child(first_pid);
+    check(look(lead.table, 1).pending && !ended(second_pid));
+    struct store_image two = take_waited(&lead);
+    check(two.version > one.version && store_refuse(lead.store, &two));
+    join_child(second_pid);
+    check_string(look(lead.table, 1).player, "first");
+    check(!look(lead.table, 1).pending);
+    end_lead(&lead);
+}
+
 static void a_refused_unbinding_leaves_the_session_bound(void **state)
 {
     struct lead lead = new_lead();
@@ -596,6 +641,8 @@ int main(void)
         TEST(who_waits_is_told_that_the_store_has_it),
         TEST(a_refused_binding_is_rolled_back_before_it_is_said),
         TEST(a_refusal_goes_back_to_the_last_acknowledged_binding),
+        TEST(a_refusal_does_not_judge_a_later_binding),
+        TEST(an_acknowledgement_does_not_judge_a_later_binding),
         TEST(a_refused_unbinding_leaves_the_session_bound),
         TEST(who_waits_for_a_removed_session_is_told_that_it_is_gone),
         TEST(only_one_leads),

@@ -130,8 +130,8 @@ static const struct argp_option options[] = {
 static const char doc[] =
     "Carries the changes of a sesstab table to Redis, and loads Redis into a fresh table."
     "\vOne persister leads a table; a second one stands by and takes over.  SIGTERM and SIGINT "
-    "flush and leave; a second signal leaves at once, and loses nothing either.  Log lines (logfmt) "
-    "go to standard error.\n\n"
+    "flush and leave; a second signal leaves at once, and loses nothing either.  Log lines "
+    "(logfmt) go to standard error.\n\n"
     "Exit status: 0 asked to leave, 1 failed (the log says why), 64 wrong usage, 128+N ended by a "
     "second signal N.";
 
@@ -316,6 +316,12 @@ static int serve_table(const struct settings *settings, sesstab *table, struct s
         struct store *store = store_open(table);
         if (!store) {
             log_event(LEVEL_ERROR, "failed", TEXT("reason", "out of memory"));
+            return EXIT_FAILED;
+        }
+        if (!store_is_wanted(store)) {
+            log_event(LEVEL_ERROR, "failed", TEXT("table", settings->table),
+                      TEXT("reason", "the table was made in memory mode: nothing is to be persisted"));
+            store_close(store);
             return EXIT_FAILED;
         }
         enum ending ending = ENDING_STOPPED;

@@ -249,7 +249,8 @@ static void fenced(struct leader *l)
     enum holder holder = fence_holder(&l->fence);
     if (fence_held(&l->fence))
         return; /* somebody touched the key, no more */
-    log_event(LEVEL_WARN, "fenced", TEXT("holder", l->fence.holder[0] ? l->fence.holder : "nobody"));
+    log_event(LEVEL_WARN, "fenced",
+              TEXT("holder", l->fence.holder[0] ? l->fence.holder : "nobody"));
     if (holder == HOLDER_SIBLING)
         end(l, ENDING_SUPERSEDED, "another persister of this table has taken the lead");
     else if (holder == HOLDER_FOREIGN && fence_holder_alive(&l->fence) != ALIVE_NO)

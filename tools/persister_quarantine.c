@@ -185,7 +185,8 @@ void quarantine_accepted(struct quarantine *q, const struct store_image *image)
     struct quarantined *session = q->count ? find(q, image->handle) : NULL;
     if (!session || session->held)
         return;
-    log_event(session->loud ? LEVEL_INFO : LEVEL_DEBUG, "session-accepted", NUMBER("handle", image->handle));
+    log_event(session->loud ? LEVEL_INFO : LEVEL_DEBUG, "session-accepted",
+              NUMBER("handle", image->handle));
     forget(q, session);
 }
 

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-const char *argp_program_version = "shmdump (sesstab) " SESSTAB_VERSION;
+SESSTAB_API const char *argp_program_version = "shmdump (sesstab) " SESSTAB_VERSION;
 
 /* ------------------------------------------------------------------ options ---------------- */
 

@@ -21,11 +21,11 @@
 #include <unistd.h>
 
 enum {
-    BACKOFF_MIN_MS = 100,      /* how soon a worker that died is replaced                           */
-    BACKOFF_MAX_MS = 5000,     /* how late, when it keeps dying                                     */
-    GRACE_MS = 3600 * 1000,    /* how long a detached session is kept for its player                */
-    STOP_MS = 2000,            /* what workers have to say goodbye, beside --bind-timeout           */
-    MAIL_BYTES = 1 << 20       /* in a mailbox, if the system allows it                             */
+    BACKOFF_MIN_MS = 100,      /* how soon a worker that died is replaced                         */
+    BACKOFF_MAX_MS = 5000,     /* how late, when it keeps dying                                   */
+    GRACE_MS = 3600 * 1000,    /* how long a detached session is kept for its player              */
+    STOP_MS = 2000,            /* what workers have to say goodbye, beside --bind-timeout         */
+    MAIL_BYTES = 1 << 20       /* in a mailbox, if the system allows it                           */
 };
 
 struct options options = { "/mush", "127.0.0.1", "4201", 4, 2000 };
@@ -35,12 +35,12 @@ struct board *board;
 
 /* What the parent knows of the worker in each seat. */
 static struct {
-    pid_t pid;                 /* 0: none; start one at start_at                                   */
+    pid_t pid;                 /* 0: none; start one at start_at                                  */
     uint64_t started_at, start_at, backoff;
 } workers[WORKERS_MAX];
 
-static sigset_t handled;       /* the signals that the parent waits for, blocked                   */
-static bool clean = true;       /* all workers stopped as they should                                */
+static sigset_t handled;       /* the signals that the parent waits for, blocked                  */
+static bool clean = true;       /* all workers stopped as they should                             */
 
 /* ---------------------------------------------------------------- options ---------------- */
 
@@ -80,9 +80,8 @@ static const struct argp argp = {
     .options = option_list,
     .parser = take_option,
     .doc = "A chat server whose workers share their sessions in a table, with Redis behind it.\v"
-           "A persister must be running on the same table.  Exit status: 0 after SIGTERM or Ctrl-C, "
-           "1 when it could not start or a "
-           "worker did not stop, 64 for wrong usage.",
+           "A persister must be running on the same table.  Exit status: 0 after SIGTERM or "
+           "Ctrl-C, 1 when it could not start or a worker did not stop, 64 for wrong usage.",
 };
 
 /* ---------------------------------------------------------------- starting --------------- */
@@ -119,7 +118,8 @@ static void print_port(int fd)
     socklen_t length = sizeof address;
     char port[NI_MAXSERV] = "?";
     if (getsockname(fd, (struct sockaddr *)&address, &length) == 0)
-        getnameinfo((struct sockaddr *)&address, length, NULL, 0, port, sizeof port, NI_NUMERICSERV);
+        getnameinfo((struct sockaddr *)&address, length, NULL, 0, port, sizeof port,
+                    NI_NUMERICSERV);
     printf("mushd: table %s, %d workers, ready on port %s\n", options.table, options.workers, port);
     fflush(stdout);
 }
@@ -199,8 +199,8 @@ static int reap(void (*died)(int i, int status))
 }
 
 /*
- * Sessions that nobody will come back for: detached before anybody logged in, or too long ago.  This
- * is the parent's only look into the table, and it needs no worker's help.
+ * Sessions that nobody will come back for: detached before anybody logged in, or too long ago.
+ * This is the parent's only look into the table, and it needs no worker's help.
  */
 static void remove_abandoned(void)
 {
@@ -209,7 +209,7 @@ static void remove_abandoned(void)
     int error;
     while ((error = sesstab_next(table, &cursor, &s)) == SESSTAB_OK || error == SESSTAB_CORRUPT)
         if (!error && s.state == SESSTAB_DETACHED
-            && (!*s.player || sesstab_now() - s.last_seen > GRACE_MS))
+            && (!*s.player || s.last_seen + GRACE_MS < sesstab_now()))
             sesstab_remove(table, s.handle);
 }
 
@@ -231,11 +231,13 @@ static void keep_workers_running(int listening)
     }
 }
 
+/* One that had hardly begun is ended by SIGTERM itself. */
 static void worker_stopped(int i, int status)
 {
-    if (status)
+    bool well = status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    if (!well)
         warnx("worker %d (pid %d) did not stop as it should", i + 1, workers[i].pid);
-    clean = clean && !status;
+    clean = clean && well;
     workers[i].pid = 0;
 }
 
@@ -259,7 +261,8 @@ static void stop_workers(void)
 static bool wait_until_ready(void)
 {
     bool told = false;
-    while (sesstab_wait_ready(table, 100)) {
+    int error;
+    while ((error = sesstab_wait_ready(table, 100)) == SESSTAB_TIMEOUT) {
         int signal = wait_signal(0);
         if (signal == SIGTERM || signal == SIGINT)
             return false;
@@ -267,6 +270,8 @@ static bool wait_until_ready(void)
             warnx("waiting for a persister: persister --table %s --create ...", options.table);
         told = true;
     }
+    if (error)
+        errx(1, "cannot use the table %s: %s", options.table, sesstab_strerror(error));
     return true;
 }
 

@@ -21,10 +21,10 @@
  *
  * Invariants:
  *   M1  An event loop never waits: not for Redis, nor for another worker, nor for a slow client.
- *   M2  A connection has one session from accept_connection() to leave().  When somebody removes the
- *       session under it, the connection is closed at its next input.
- *   M3  Nothing that comes from outside is trusted: lines are bounded, text is checked when it comes
- *       in and made printable when it goes out, unsent output is bounded.
+ *   M2  A connection has one session from accept_connection() to leave().  When somebody removes
+ *       the session under it, the connection is closed at its next input.
+ *   M3  Nothing that comes from outside is trusted: lines are bounded, text is checked when it
+ *       comes in and made printable when it goes out, unsent output is bounded.
  */
 #ifndef MUSHD_H
 #define MUSHD_H
@@ -38,8 +38,8 @@
 
 enum {
     WORKERS_MAX = 64,
-    NAME_BYTES = 32,           /* of a player's name                                               */
-    LINE_BYTES = 1024          /* longer lines are answered and dropped                            */
+    NAME_BYTES = 32,           /* of a player's name                                              */
+    LINE_BYTES = 1024          /* longer lines are answered and dropped                           */
 };
 
 struct options {
@@ -55,11 +55,11 @@ extern sesstab *table;
  * writes its own line; the parent clears it when the worker died.
  */
 struct seat {
-    int mailbox, post;         /* the receiving end, and the sending one                           */
+    int mailbox, post;         /* the receiving end, and the sending one                          */
 };
 extern struct seat seats[WORKERS_MAX];
 struct board {
-    _Atomic uint32_t owner;    /* the worker's name in the table; 0: nobody sits here                  */
+    _Atomic uint32_t owner;    /* the worker's name in the table; 0: nobody sits here             */
     _Atomic uint32_t connections;
 };
 extern struct board *board;
@@ -72,11 +72,11 @@ struct connection {
     struct bufferevent *stream;
     uint64_t handle;
     enum { TEXT, COMMAND, OPTION, SUBOPTION, SUBCOMMAND } telnet;
-    bool overlong;             /* the line has become too long                                     */
-    bool binding;              /* a helper thread waits for Redis; meanwhile its input waits too   */
-    bool pending;              /* its login was answered UNKNOWN and is not resolved yet           */
-    bool closing;              /* its session is gone; the last output is on its way               */
-    unsigned dropped;          /* lines of output that it did not read in time                     */
+    bool overlong;             /* the line has become too long                                    */
+    bool binding;              /* a helper thread waits for Redis; meanwhile its input waits too  */
+    bool pending;              /* its login was answered UNKNOWN and is not resolved yet          */
+    bool closing;              /* its session is gone; the last output is on its way              */
+    unsigned dropped;          /* lines of output that it did not read in time                    */
     size_t length;
     char line[LINE_BYTES + 1];
 };
@@ -97,7 +97,7 @@ void start_login(struct connection *c, const char *player);
 /* What workers send each other. */
 struct message {
     enum { SAY, PAGE, BOOT } kind;
-    uint64_t handle;           /* SAY: the speaker, who knows already; else whom it is for         */
+    uint64_t handle;           /* SAY: the speaker, who knows already; else whom it is for        */
     char text[LINE_BYTES + 256];
 };
 

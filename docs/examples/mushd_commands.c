@@ -2,8 +2,8 @@
  * What a player can type, and what logging in means.  Everything here runs in the event loop of the
  * worker that holds the player's socket, reads the table, and waits for nothing.
  *
- * A view is valid inside its read section only.  Commands that send to other sessions therefore note
- * what they need of them (`targets`), leave the section, and act then.
+ * A view is valid inside its read section only.  Commands that send to other sessions therefore
+ * note what they need of them (`targets`), leave the section, and act then.
  */
 #include "mushd.h"
 
@@ -173,7 +173,8 @@ static void do_connect(struct connection *c, char *name)
     player_of(c, player);
     if (*player)
         say_to(c, "You are %s already.", player);
-    else if (strlen(name) > NAME_BYTES || name[strspn(name, allowed)] || !name[strspn(name, digits)])
+    else if (strlen(name) > NAME_BYTES || name[strspn(name, allowed)]
+             || !name[strspn(name, digits)])
         say_to(c, "A name has 1 to %d letters, digits, _ - . : #, and is not just a number.",
                NAME_BYTES);
     else
@@ -226,7 +227,8 @@ static void do_who(struct connection *c, char *unused)
     char worker[16], idle[16];
     (void)unused;
 
-    say_to(c, "%-20s %8s  %-10s %-8s %6s %5s", "Player", "Handle", "State", "Login", "Worker", "Idle");
+    say_to(c, "%-20s %8s  %-10s %-8s %6s %5s", "Player", "Handle", "State", "Login",
+           "Worker", "Idle");
     while ((error = sesstab_next(table, &cursor, &s)) == SESSTAB_OK || error == SESSTAB_CORRUPT) {
         if (error)
             continue;
@@ -276,7 +278,8 @@ static void do_session(struct connection *c, char *unused)
            s.pending ? "pending" : "durable");
     say_to(c, "  state      %s", sesstab_state_name(s.state));
     say_to(c, "  from       %s (%s) by %s", s.address, s.host, s.type);
-    say_to(c, "  connected  %s ago, idle for %s", ago(s.connected_at, since), ago(s.last_seen, idle));
+    say_to(c, "  connected  %s ago, idle for %s", ago(s.connected_at, since),
+           ago(s.last_seen, idle));
     say_to(c, "  worker     %d (owner %" PRIu32 " in the table)", worker_of(&s), s.owner);
     while (sesstab_metadata_next(&s, &position, &pair, &version) == SESSTAB_OK)
         say_to(c, "  %s = %.*s (set at version %" PRIu64 ")", pair.key, (int)pair.length,

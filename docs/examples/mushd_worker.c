@@ -5,8 +5,8 @@
  *   start_login --> a helper thread in sesstab_bind() --> take_answers() --> login_answered()
  *   post()      --> a mailbox, here or in another worker --> open_mail() --> deliver()
  *
- * Only the helper threads ever wait.  They touch nothing of the event loop: a login goes to them and
- * comes back through a pipe, and names its connection by handle, since that may be gone by then.
+ * Only the helper threads ever wait.  They touch nothing of the event loop: a login goes to them
+ * and comes back through a pipe, and names its connection by handle, which may be gone by then.
  */
 #include "mushd.h"
 
@@ -29,11 +29,11 @@
 
 enum {
     TEXT_BYTES = 2 * LINE_BYTES,
-    OUTPUT_BYTES = 64 * 1024,  /* unsent output of one client; beyond it, lines are dropped        */
-    INPUT_BYTES = 8 * 1024,    /* unread input of one client; beyond it, TCP makes it wait         */
-    BUCKETS = 1024,            /* of the hash from handle to connection                            */
-    HELPERS = 8,               /* threads that wait for Redis                                      */
-    LINGER_S = 5               /* how long a closing client may take to read its last line         */
+    OUTPUT_BYTES = 64 * 1024,  /* unsent output of one client; beyond it, lines are dropped       */
+    INPUT_BYTES = 8 * 1024,    /* unread input of one client; beyond it, TCP makes it wait        */
+    BUCKETS = 1024,            /* of the hash from handle to connection                           */
+    HELPERS = 8,               /* threads that wait for Redis                                     */
+    LINGER_S = 5               /* how long a closing client may take to read its last line        */
 };
 
 static const struct timeval settle_every = { .tv_usec = 250000 }, last_words = { .tv_sec = 1 };
@@ -185,7 +185,7 @@ struct login {
 static int asked[2], answered[2];
 static pthread_t helpers[HELPERS];
 
-/* Logins that had to queue have less time left, perhaps none: all are answered by their deadline. */
+/* Logins that had to queue have less time left, perhaps none: all are answered in time. */
 static void *bind_thread(void *unused)
 {
     struct login *login;
@@ -452,7 +452,8 @@ void worker_run(int number, int listening, pid_t parent)
     start_helpers();
     base = event_base_new();
     rested = event_new(base, -1, 0, accept_again, NULL);
-    listener = evconnlistener_new(base, accept_connection, NULL, LEV_OPT_CLOSE_ON_EXEC, 0, listening);
+    listener = evconnlistener_new(base, accept_connection, NULL, LEV_OPT_CLOSE_ON_EXEC, 0,
+                                  listening);
     event_add(event_new(base, mailbox, EV_READ | EV_PERSIST, open_mail, NULL), NULL);
     event_add(event_new(base, answered[0], EV_READ | EV_PERSIST, take_answers, NULL), NULL);
     event_add(event_new(base, -1, EV_PERSIST, look_at_pending, NULL), &settle_every);

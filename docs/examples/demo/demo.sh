@@ -1,7 +1,7 @@
 #!/bin/bash
-# make demo: a chat server with four workers, 48 players on real TCP connections, and one crash after
-# another.  Every line that a player should hear is waited for and compared, every claim is looked
-# up in the table or in Redis; the first that is wrong ends the demo with status 1.
+# make demo: a chat server with four workers, 48 players on real TCP connections, and one crash
+# after another.  Every line that a player should hear is waited for and compared, every claim is
+# looked up in the table or in Redis; the first that is wrong ends the demo with status 1.
 . "${BASH_SOURCE%/*}/stack.sh"
 
 players=(Ada Alan Alonzo Annie Barbara Bjarne Brian Butler Charles Claude Dennis Donald Dorothy
@@ -54,7 +54,8 @@ say() { printf '%s\r\n' "$2" >&"${fd[$1]}"; }
 
 # The next line that player I hears must match a pattern; it is then in $heard.
 hear() {
-    IFS= read -r -t "$patience" -u "${fd[$1]}" heard || fail "${players[$1]} heard nothing: not '$2'"
+    IFS= read -r -t "$patience" -u "${fd[$1]}" heard ||
+        fail "${players[$1]} heard nothing: not '$2'"
     heard=${heard%$'\r'}
     # shellcheck disable=SC2053
     [[ $heard == $2 ]] || fail "${players[$1]} heard '$heard': not '$2'"
@@ -80,7 +81,9 @@ arrive() {
 }
 ask_in() { say "$1" "connect ${players[$1]}"; }
 is_in() { hear "$1" "Welcome, ${players[$1]}.  Your login is durable: Redis has it."; }
-is_pending() { hear "$1" "Welcome, ${players[$1]}.  Redis does not answer: your login is pending."; }
+is_pending() {
+    hear "$1" "Welcome, ${players[$1]}.  Redis does not answer: your login is pending."
+}
 is_settled() { hear "$1" "Your login as ${players[$1]} is durable now."; }
 takes_over() { hear "$1" "You take over your detached session $2, last seen * ago."; }
 # shellcheck disable=SC1083,SC2093
@@ -111,7 +114,8 @@ count_on() { on "$1" | wc -l; }
 shmdump() { "$build/shmdump" "$@"; }
 table_says() { shmdump "$table" | grep -qE "$1"; }
 table_is_up() {
-    table_says '^ready +yes' && table_says '^persister .* alive' && table_says '^workers +6 alive, 0 dead'
+    table_says '^ready +yes' && table_says '^persister .* alive' &&
+        table_says '^workers +6 alive, 0 dead'
 }
 table_has() { shmdump "$table" --session "$1" | grep -qE "$2"; }
 table_is_sound() { shmdump "$table" --check >/dev/null; }
@@ -150,8 +154,8 @@ check "the table is ready, its persister leads, and six processes share it" tabl
 show 30 shmdump "$table"
 
 chapter "$all players log in"
-tell "Each has a TCP connection of its own; whichever worker is free takes it.  A login is answered" \
-    "only when Redis has it."
+tell "Each has a TCP connection of its own; whichever worker is free takes it.  A login is" \
+    "answered only when Redis has it."
 for i in "${!players[@]}"; do arrive "$i"; done
 begin=$(milliseconds)
 for i in "${!players[@]}"; do ask_in "$i"; done
@@ -161,7 +165,7 @@ check "Redis has each of them, under its name, and nobody else" redis_agrees
 for w in 1 2 3 4; do
     (($(count_on $w))) || fail "worker $w has no player"
 done
-ok "they are on workers 1 to 4: $(count_on 1), $(count_on 2), $(count_on 3) and $(count_on 4) of them"
+ok "they are on workers 1 to 4: $(count_on 1), $(count_on 2), $(count_on 3) and $(count_on 4)"
 show_in_redis "sesstab:conn:${handle[0]}"
 
 chapter "They talk, across workers"

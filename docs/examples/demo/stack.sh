@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Sourced by demo.sh and run.sh, which keeper.sh runs: starts and stops Redis, a persister and mushd.
-# All are private: a directory, a Unix socket, a free port, a table with a name of its own.
+# Sourced by demo.sh and run.sh, which keeper.sh runs: starts and stops Redis, a persister and
+# mushd.  All are private: a directory, a Unix socket, a free port, a table with a name of its own.
 #
 #   $build     where the programs are                   $port    mushd's
 #   $table     the table's name, from the keeper        $pid     by name: redis persister mushd
