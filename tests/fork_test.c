@@ -25,7 +25,12 @@ static int64_t number_of(sesstab *table, uint64_t handle, const char *key)
 
 /* ---------------------------------------------------------------- fork ------------------- */
 
-struct family { _Atomic unsigned start; sesstab *table; uint32_t owner; };
+struct family {
+    _Atomic unsigned start;
+    _Atomic bool stop;
+    sesstab *table;
+    uint32_t owner;
+};
 
 static void write_thousands(struct family *family, uint64_t base)
 {
@@ -54,6 +59,36 @@ static void a_child_uses_its_parent_s_table_at_once_and_both_write(void **state)
     check_equal(number_of(family->table, 1, "n"), 6000);
     check_equal(count_sessions(family->table), 6001);
     check(look(family->table, 100000).owner != look(family->table, 200000).owner);
+}
+
+static void have_child_that_stays(void *context)
+{
+    struct family *family = context;
+    insert_plain(family->table, 1);
+    family->owner = sesstab_self(family->table);
+    if (fork() == 0) {
+        alarm(WAIT_LIMIT / 1000); /* it outlives its parent, but not for long */
+        meet(&family->start, 3);
+        while (!family->stop)
+            pause_ms(1);
+        _exit(0);
+    }
+    meet(&family->start, 3);
+    for (;;)
+        pause();
+}
+
+static void a_killed_worker_is_dead_although_its_child_lives(void **state)
+{
+    struct family *family = shared_memory(sizeof *family);
+    (void)state;
+    family->table = memory_table();
+    pid_t pid = start_child(have_child_that_stays, family);
+    meet(&family->start, 3);
+    check(sesstab_owner_alive(family->table, family->owner));
+    kill_child(pid);
+    wait_until(!sesstab_owner_alive(family->table, family->owner));
+    family->stop = true;
 }
 
 static void do_nothing(void *context)
@@ -435,6 +470,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_child_uses_its_parent_s_table_at_once_and_both_write),
+        TEST(a_killed_worker_is_dead_although_its_child_lives),
         TEST(a_child_that_only_forks_and_exits_disturbs_nothing),
         TEST(a_fork_inside_a_read_section_leaves_the_parent_s_section_alone),
         TEST(closing_in_a_child_leaves_the_parent_attached),
