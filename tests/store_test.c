@@ -414,6 +414,31 @@ static void an_acknowledgement_does_not_judge_a_later_binding(void **state)
     end_lead(&lead);
 }
 
+static void a_binding_that_was_durable_is_not_rolled_back_when_redis_lost_it(void **state)
+{
+    struct lead lead = new_lead();
+    (void)state;
+    insert_stored(&lead, 1);
+    for (int i = 0; i < 2; i++) {
+        struct waiter waiter = { lead.table, i ? "second" : "first", SESSTAB_OK };
+        pid_t pid = start_child(bind_and_wait, &waiter);
+        struct store_image image = take_waited(&lead);
+        store_ack(lead.store, &image);
+        join_child(pid);
+    }
+    store_lost(lead.store);
+    check(look(lead.table, 1).pending);
+    struct store_image image = next_write(&lead);
+    check(image.kind == STORE_PUT && image.replace && !store_refuse(lead.store, &image));
+    check_string(look(lead.table, 1).player, "second");
+    check_result(sesstab_bind(lead.table, 1, "third", 0), SESSTAB_UNKNOWN);
+    store_retry(lead.store, &image);
+    image = next_write(&lead);
+    check(store_refuse(lead.store, &image));
+    check_string(look(lead.table, 1).player, "second");
+    end_lead(&lead);
+}
+
 static void a_refused_unbinding_leaves_the_session_bound(void **state)
 {
     struct lead lead = new_lead();
@@ -643,6 +668,7 @@ int main(void)
         TEST(a_refusal_goes_back_to_the_last_acknowledged_binding),
         TEST(a_refusal_does_not_judge_a_later_binding),
         TEST(an_acknowledgement_does_not_judge_a_later_binding),
+        TEST(a_binding_that_was_durable_is_not_rolled_back_when_redis_lost_it),
         TEST(a_refused_unbinding_leaves_the_session_bound),
         TEST(who_waits_for_a_removed_session_is_told_that_it_is_gone),
         TEST(only_one_leads),
