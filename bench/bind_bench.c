@@ -310,6 +310,18 @@ static void prepare_direct(struct stage *s)
         freeReplyObject(write_fields(s, handle, "#0:0"));
 }
 
+/* How many HSETs Redis has executed. */
+static uint64_t hsets(struct stage *s)
+{
+    redisReply *reply = redisCommand(s->connection, "INFO commandstats");
+    if (!reply || reply->type != REDIS_REPLY_STRING)
+        bench_fail("Redis, asked INFO: %s", reply ? reply->str : s->connection->errstr);
+    const char *line = strstr(reply->str, "cmdstat_hset:calls=");
+    uint64_t count = line ? strtoull(strchr(line, '=') + 1, NULL, 10) : 0;
+    freeReplyObject(reply);
+    return count;
+}
+
 /* ---------------------------------------------------------------- the busy neighbour ---- */
 
 struct toucher {
@@ -382,15 +394,22 @@ static void measure(struct stage *s, const struct settings *settings, struct ser
     }
 }
 
+/* What happened meanwhile, per second. */
+struct load {
+    double touches, hsets;
+};
+
 static void print_series(const struct stage *s, const char *state, const struct series *series,
-                         const struct settings *settings, const struct series *direct, double touches)
+                         const struct settings *settings, const struct series *direct,
+                         struct load load)
 {
     double p50[ROUNDS_MAX];
     memcpy(p50, series->p50, sizeof p50);
     struct spread rounds = spread_of(p50, settings->rounds);
-    printf("%-9zu %-9s %-5s %8.1f %8.1f %8.1f %8.1f %9.1f %8.2f %8.2f %9.0f\n", s->sessions, state,
-           series->call, rounds.median, rounds.min, rounds.max, series->p99, series->max,
-           ratio_of(series->p50, direct->p50, settings->rounds), series->p99 / direct->p99, touches);
+    printf("%-9zu %-9s %-5s %8.1f %8.1f %8.1f %8.1f %9.1f %8.2f %8.2f %9.0f %8.0f\n", s->sessions,
+           state, series->call, rounds.median, rounds.min, rounds.max, series->p99, series->max,
+           ratio_of(series->p50, direct->p50, settings->rounds), series->p99 / direct->p99, load.touches,
+           load.hsets);
 }
 
 static struct series new_series(const char *call, const struct settings *settings)
@@ -412,14 +431,15 @@ static void run_state(struct stage *s, const struct settings *settings, const ch
                       struct toucher *toucher)
 {
     struct series bind = new_series("bind", settings), hset = new_series("hset", settings);
-    uint64_t start = bench_clock(), before = toucher ? toucher->touches : 0;
+    uint64_t start = bench_clock(), written = hsets(s), touched = toucher ? toucher->touches : 0;
     measure(s, settings, &bind, &hset);
     double seconds = (double)(bench_clock() - start) / 1e9;
-    double touches = toucher ? (double)(toucher->touches - before) / seconds : 0;
+    struct load load = { toucher ? (double)(toucher->touches - touched) / seconds : 0,
+                         (double)(hsets(s) - written) / seconds };
     end_series(&bind, settings);
     end_series(&hset, settings);
-    print_series(s, state, &bind, settings, &hset, touches);
-    print_series(s, state, &hset, settings, &hset, touches);
+    print_series(s, state, &bind, settings, &hset, load);
+    print_series(s, state, &hset, settings, &hset, load);
 }
 
 static void run_size(const struct settings *settings, size_t sessions)
@@ -453,10 +473,11 @@ static void print_header(const struct settings *settings)
     printf("# bind: sesstab_bind() through the persister; hset: a blocking HSET of the same fields "
            "over the same socket\n"
            "# asleep: nothing else happens; busy: another process touches random sessions\n"
+           "# *_vs: as many times the hset's; touches/s, hsets/s: what all processes did meanwhile\n"
            "# redis-server on a unix socket, without persistence\n"
-           "%-9s %-9s %-5s %8s %8s %8s %8s %9s %8s %8s %9s\n",
+           "%-9s %-9s %-5s %8s %8s %8s %8s %9s %8s %8s %9s %8s\n",
            "sessions", "persister", "call", "p50", "p50_min", "p50_max", "p99", "max", "p50_vs",
-           "p99_vs", "touches/s");
+           "p99_vs", "touches/s", "hsets/s");
 }
 
 int main(int argc, char **argv)

@@ -29,6 +29,8 @@ struct store {
     sesstab *table;
     void *lock_page;                  /* leadership */
     uint64_t waiting[THREADS / 64];   /* tickets that this leader knows to wait */
+    unsigned next_ticket;             /* where the next take begins: everybody gets a turn */
+    bool tickets_left;                /* the last take had no room for all */
     struct scan scan;                 /* of the dirty bits */
     struct sweep sweep;
     uint64_t damaged;
@@ -108,7 +110,7 @@ static bool any_bit(const atomic_u64 *words, unsigned count)
 
 static bool urgent_work(const struct store *s)
 {
-    return any_bit(s->table->shm.urgent, THREADS / 64);
+    return s->tickets_left || any_bit(s->table->shm.urgent, THREADS / 64);
 }
 
 /* How many chunks of this round may have been swept by now; 0: no round is due. */
@@ -192,11 +194,15 @@ static enum ticket_state judge_ticket(struct store *s, struct context *c, const 
 
 typedef void ticket_fn(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context);
 
-/* Calls FUNCTION for every ticket that waits; forgets the others. */
+/* Calls FUNCTION for every ticket that waits, in turn from s->next_ticket; forgets the others. */
 static void each_waiting(struct store *s, ticket_fn *function, void *context)
 {
-    for (unsigned i = 0; i < THREADS / 64; i++) {
-        for (uint64_t bits = s->waiting[i]; bits; bits &= bits - 1) {
+    const unsigned words = THREADS / 64, first = s->next_ticket / 64;
+    const uint64_t from = UINT64_MAX << s->next_ticket % 64;
+    for (unsigned n = 0; n <= words; n++) {
+        unsigned i = (first + n) % words;
+        uint64_t bits = s->waiting[i] & (n == 0 ? from : n == words ? ~from : UINT64_MAX);
+        for (; bits; bits &= bits - 1) {
             unsigned index = i * 64 + (unsigned)__builtin_ctzll(bits);
             struct ticket *k = &s->table->shm.tickets[index];
             uint64_t word = load_acquire(&k->word);
@@ -253,9 +259,11 @@ static void take_ticket(struct store *s, unsigned index, struct ticket *ticket, 
                         void *context)
 {
     struct taking *k = context;
-    (void)index;
-    if (k->count == k->max)
+    if (k->count == k->max) {
+        s->next_ticket = s->tickets_left ? s->next_ticket : index;
+        s->tickets_left = true;
         return;
+    }
     enum ticket_state state = judge_ticket(s, k->c, ticket);
     slot_ref r = { load_relaxed(&ticket->slot) };
     if (load_acquire(&ticket->word) != word)
@@ -332,10 +340,13 @@ size_t store_take(struct store *s, struct store_image *images, size_t max, bool 
     struct taking k = { .c = context_in(s), .images = images, .max = max };
     if (!k.c)
         return 0;
-    collect_urgent(s);
-    rcu_enter(k.c);
-    each_waiting(s, take_ticket, &k);
-    rcu_exit(k.c);
+    if (max) {
+        collect_urgent(s);
+        s->tickets_left = false;
+        rcu_enter(k.c);
+        each_waiting(s, take_ticket, &k);
+        rcu_exit(k.c);
+    }
     if (!urgent_only) {
         sweep_some(s);
         take_rings(s, &k);

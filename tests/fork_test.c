@@ -67,7 +67,7 @@ static void have_child_that_stays(void *context)
     insert_plain(family->table, 1);
     family->owner = sesstab_self(family->table);
     if (fork() == 0) {
-        alarm(WAIT_LIMIT / 1000); /* it outlives its parent, but not for long */
+        alarm(2 * WAIT_LIMIT / 1000); /* it outlives its parent, but not for ever */
         meet(&family->start, 3);
         while (!family->stop)
             pause_ms(1);

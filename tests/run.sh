@@ -12,7 +12,7 @@ for program in "$@"; do
     name=$(basename "$program")
     printf '  TEST  %-18s ' "$name"
     begin=$(date +%s)
-    timeout -k 10 600 "$program" >"$dir/out" 2>&1
+    timeout --foreground -k 10 600 "$program" >"$dir/out" 2>&1
     status=$?
     ok=$(grep -c '^\[       OK \]' "$dir/out")
     bad=$(sed -n 's/^ *\([0-9]*\) FAILED TEST(S)$/\1/p' "$dir/out" | head -n 1)
