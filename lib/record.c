@@ -156,6 +156,11 @@ bool record_view(struct shm *shm, const struct block *b, uint64_t handle, sessta
     v->state = b->state;
     v->metadata_ = (const uint8_t *)b + b->metadata_at;
     v->metadata_length_ = b->size - b->metadata_at;
-    return v->address[-1] == 0 && v->host[-1] == 0 && v->type[-1] == 0 &&
-           v->type[b->type_length] == 0;
+    return true;
+}
+
+bool record_terminated(const sesstab_view *v)
+{
+    const char *end = v->metadata_;
+    return v->address[-1] == 0 && v->host[-1] == 0 && v->type[-1] == 0 && end[-1] == 0;
 }

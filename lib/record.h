@@ -37,8 +37,14 @@ void record_write(const struct draft *d, struct block *block);
 /* A draft of the very record B, to be edited. */
 void record_draft(const struct block *b, struct draft *d);
 
-/* Fills the parts of VIEW that B holds.  False: B is damaged, or not the record of HANDLE. */
+/*
+ * Fills the parts of VIEW that B holds.  False: B is damaged, or not the record of HANDLE.  Reads the
+ * fixed part only: two cache lines that lie side by side.
+ */
 bool record_view(struct shm *shm, const struct block *b, uint64_t handle, sesstab_view *view);
+
+/* The strings end where their lengths say: for who reads them all anyway. */
+bool record_terminated(const sesstab_view *view);
 
 /* One metadata entry, unpacked. */
 struct entry {

@@ -65,6 +65,8 @@ static int copy_out(sesstab_view *v, char *buffer, size_t *size)
     const char *from = v->player;
     size_t bytes = (size_t)((const char *)v->metadata_ + v->metadata_length_ - from), room = *size;
     *size = bytes;
+    if (!record_terminated(v))
+        return SESSTAB_CORRUPT;
     if (bytes > room)
         return SESSTAB_TOOBIG;
     memcpy(buffer, from, bytes);

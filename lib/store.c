@@ -414,7 +414,7 @@ void store_read(struct store *s, struct store_image *image, sesstab_view *view)
     } while (image->kind != STORE_NOTHING && !mark_stored(slot, current));
     if (image->kind == STORE_NOTHING)
         return;
-    if (!record_view(c->shm, b, load_relaxed(&slot->node.key), view)) {
+    if (!record_view(c->shm, b, load_relaxed(&slot->node.key), view) || !record_terminated(view)) {
         s->damaged++;
         image->kind = STORE_NOTHING;
         return;

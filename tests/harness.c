@@ -34,14 +34,14 @@ enum {
 };
 
 static pid_t test_process;
-static bool in_child;
+static bool in_child, failed;
 static uint64_t first_seed, random_state, forks;
 static int janitor_pipe = -1;
 static char directory[32];
 
 static unsigned name_count;
 static char names[NAMES_MAX][64];
-static sesstab *tables[TABLES_MAX];
+static struct opened { sesstab *table; char name[SESSTAB_NAME_MAX + 1]; } tables[TABLES_MAX];
 static pid_t children[CHILDREN_MAX];
 static struct area { void *memory; size_t size; } areas[AREAS_MAX];
 
@@ -61,6 +61,7 @@ void test_fail(const char *file, int line, const char *format, ...)
     /* Only the test's own thread may jump back into cmocka. */
     if (in_child || gettid() != test_process)
         _exit(1);
+    failed = true;
     redis_harness_explain();
     _fail(file, line);
     abort();
@@ -211,6 +212,34 @@ static void hung(int signal_number)
     _exit(1);
 }
 
+static bool table_is_fine(const char *name)
+{
+    char output[4096];
+    const char *const argv[] = { program("shmdump"), "--check", name, NULL };
+    int status = run_program(argv, output, sizeof output);
+    if (status != 0)
+        fprintf(stderr, "shmdump --check %s exited %d:\n%s\n", name, status, output);
+    return status == 0;
+}
+
+void check_table(const char *name)
+{
+    check(table_is_fine(name));
+}
+
+/* Those that still have their names. */
+static bool open_tables_are_fine(void)
+{
+    bool fine = true;
+    for (unsigned i = 0; i < TABLES_MAX; i++) {
+        bool seen = !tables[i].table || access(object_path(tables[i].name), F_OK) != 0;
+        for (unsigned k = 0; k < i; k++)
+            seen |= tables[k].table && strcmp(tables[k].name, tables[i].name) == 0;
+        fine &= seen || table_is_fine(tables[i].name);
+    }
+    return fine;
+}
+
 int tests_start(void **state)
 {
     (void)state;
@@ -239,6 +268,7 @@ int test_begin(void **state)
     (void)state;
     random_state = first_seed;
     forks = 0;
+    failed = false;
     signal(SIGALRM, hung);
     alarm(HUNG_AFTER);
     return 0;
@@ -253,15 +283,16 @@ int test_end(void **state)
             kill(children[i], SIGKILL);
             reap(children[i]);
         }
+    bool fine = failed || open_tables_are_fine();
     for (unsigned i = 0; i < TABLES_MAX; i++)
-        if (tables[i])
-            close_table(tables[i]);
+        if (tables[i].table)
+            close_table(tables[i].table);
     for (unsigned i = 0; i < AREAS_MAX; i++)
         if (areas[i].memory)
             munmap(areas[i].memory, areas[i].size);
     memset(areas, 0, sizeof areas);
     remove_objects(test_process);
-    return redis_harness_end() ? 0 : -1;
+    return redis_harness_end() && fine ? 0 : -1;
 }
 
 /* ---------------------------------------------------------------- tables ---------------- */
@@ -283,7 +314,7 @@ const char *object_path(const char *name)
 sesstab *open_table(const char *name, const sesstab_options *options)
 {
     unsigned i = 0;
-    while (i < TABLES_MAX && tables[i])
+    while (i < TABLES_MAX && tables[i].table)
         i++;
     check(i < TABLES_MAX);
     sesstab *table = NULL;
@@ -291,14 +322,15 @@ sesstab *open_table(const char *name, const sesstab_options *options)
     if (result != SESSTAB_OK)
         test_fail(__FILE__, __LINE__, "opening %s: %s (%s)", name, sesstab_strerror(result),
                   sesstab_error_detail());
-    return tables[i] = table;
+    snprintf(tables[i].name, sizeof tables[i].name, "%s", name);
+    return tables[i].table = table;
 }
 
 void close_table(sesstab *table)
 {
     for (unsigned i = 0; i < TABLES_MAX; i++)
-        if (tables[i] == table)
-            tables[i] = NULL;
+        if (tables[i].table == table)
+            tables[i].table = NULL;
     sesstab_close(table);
 }
 
@@ -313,15 +345,6 @@ sesstab *selective_table(const char **name)
     if (name)
         *name = chosen;
     return open_table(chosen, &(sesstab_options){ .create = true });
-}
-
-void check_table(const char *name)
-{
-    char output[4096];
-    int status = run_program((const char *[]){ program("shmdump"), "--check", name, NULL }, output,
-                             sizeof output);
-    if (status != 0)
-        test_fail(__FILE__, __LINE__, "shmdump --check %s exited %d:\n%s", name, status, output);
 }
 
 void insert_plain(sesstab *table, uint64_t handle)

@@ -8,7 +8,8 @@
  *       its test ends.
  *   T3  check() and its kin work in children and threads too: they say where; the child exits 1.
  *   T4  Nothing asserts a time.  wait_until() gives up only after a limit that means "never".
- *   T5  What is random comes from one seed, printed on failure; SESSTAB_SEED repeats it.
+ *   T5  At the end of each test shmdump finds nothing wrong with the tables that are open.
+ *   T6  What is random comes from one seed, printed on failure; SESSTAB_SEED repeats it.
  *
  * Programs are taken from the directory SESSTAB_BIN ("build" when unset).
  */
@@ -100,7 +101,8 @@ const char *new_name(void);
 /* The object's path under /dev/shm; valid until the next call. */
 const char *object_path(const char *name);
 
-/* Opens a table that the end of the test closes; it must work. */
+/* Opens a table, which must work.  The end of the test checks it as check_table() does, and closes
+ * it. */
 sesstab *open_table(const char *name, const sesstab_options *options);
 void close_table(sesstab *table);
 

@@ -213,6 +213,13 @@ static void redis_option(struct argp_state *state, struct arguments *arguments, 
     arguments->redis_given = true;
 }
 
+/* NULL when unset or empty, as a container's file makes it. */
+static const char *password_in_environment(void)
+{
+    const char *password = getenv("SESSTAB_REDIS_PASSWORD");
+    return password && *password ? password : NULL;
+}
+
 static error_t parse_option(int key, char *text, struct argp_state *state)
 {
     struct arguments *arguments = state->input;
@@ -256,7 +263,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
                                           arguments->password_file))
             argp_error(state, "--spawn-redis excludes --redis, --user and --password-file");
         if (settings->login.user && !arguments->password_file &&
-            !getenv("SESSTAB_REDIS_PASSWORD"))
+            !password_in_environment())
             argp_error(state, "--user wants a password: --password-file FILE");
         break;
     default:
@@ -286,7 +293,7 @@ static const char *read_password(const char *path)
 
 /* ---------------------------------------------------------------- running ---------------- */
 
-/* False: stopped, or the table's name means another segment (*FAILED). */
+/* False: stopped, or the table was removed, or its name means another segment (*FAILED). */
 static bool stand_by(const struct settings *settings, struct store *store, bool *failed)
 {
     bool said = false;
@@ -297,7 +304,12 @@ static bool stand_by(const struct settings *settings, struct store *store, bool 
             log_event(LEVEL_INFO, "standby", TEXT("table", settings->table),
                       TEXT("note", "another persister leads"));
         said = true;
-        if (table_look(settings->table, store_creation_id(store)) == NAME_REPLACED) {
+        enum table_name name = table_look(settings->table, store_creation_id(store));
+        if (name == NAME_REMOVED) { /* nobody can join; the leader serves those who are left */
+            log_event(LEVEL_INFO, "leaving", TEXT("reason", "the table was removed"));
+            return false;
+        }
+        if (name == NAME_REPLACED) {
             log_event(LEVEL_ERROR, "failed",
                       TEXT("reason", "the table's name now means another segment"));
             *failed = true;
@@ -392,7 +404,7 @@ int main(int argc, char **argv)
     argp_err_exit_status = 64;
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);
     if (!settings->spawn_directory)
-        settings->login.password = getenv("SESSTAB_REDIS_PASSWORD");
+        settings->login.password = password_in_environment();
     if (arguments.password_file &&
         !(settings->login.password = read_password(arguments.password_file)))
         return EXIT_FAILED;

@@ -88,6 +88,15 @@ static bool integer_is(const redisReply *reply, size_t value)
     return reply->type == REDIS_REPLY_INTEGER && reply->integer == (long long)value;
 }
 
+/* A newer last-seen that is on its way anyway is no difference. */
+static bool seen_enough(const struct claim *claim, uint64_t stored)
+{
+    char text[RECORD_TIME_BYTES];
+    uint64_t storable;
+    format_time(text, claim->image.last_seen);
+    return claim->image.kind == STORE_TOUCH || !parse_time(text, &storable) || stored >= storable;
+}
+
 /* Reads the three answers; drops the connection when Redis cannot be asked now. */
 static bool holds(struct compare *c, const struct claim *claim)
 {
@@ -98,7 +107,7 @@ static bool holds(struct compare *c, const struct claim *claim)
                *member = redis_receive(redis);
     if (fields && metadata && member) {
         same = parse_stored(fields, &stored) && stored.generation == claim->image.generation &&
-               stored.version == claim->image.version &&
+               stored.version == claim->image.version && seen_enough(claim, stored.last_seen) &&
                integer_is(metadata, claim->metadata_count) && integer_is(member, 1);
         if (redis_refusal(fields) == REFUSAL_LATER)
             redis_drop(redis, fields->str);

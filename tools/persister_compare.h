@@ -1,8 +1,8 @@
 /*
  * Redis against a table that survived, in slices, so that bindings are not delayed:
  *
- *   1  every session that claims to be durable: its hash has its generation and version, its
- *      metadata are as many, it is in the active set.  Else it is pushed whole.
+ *   1  every session that claims to be durable: its hash has its generation, version and
+ *      last-seen, its metadata are as many, it is in the active set.  Else it is pushed whole.
  *   2  every handle in the active set that the table does not know: it is removed from Redis, but
  *      for a hash that cannot be understood, which is for people to look at.
  *

@@ -34,7 +34,6 @@ struct leader {
     struct fence fence;
     struct batch batch;
     struct compare compare;
-    char compared_run_id[48];    /* the server run that the table is known to agree with */
     bool over;
     enum ending ending;          /* once over                                            */
     bool up;                     /* connected and filled                                 */
@@ -156,8 +155,6 @@ static bool load(struct leader *l)
     /* What an earlier attempt had loaded may have been lost before this one. */
     if (!was_empty)
         compare_start(&l->compare, &l->batch, true);
-    else
-        memcpy(l->compared_run_id, l->server.run_id, sizeof l->compared_run_id);
     return true;
 }
 
@@ -178,9 +175,9 @@ static bool fill(struct leader *l)
         return load(l);
     if (fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_OURS)
         return push_everything(l);
-    if (compare_running(&l->compare) || !l->server.run_id[0] ||
-        strcmp(l->compared_run_id, l->server.run_id) != 0)
-        compare_start(&l->compare, &l->batch, false);
+    /* It says that it holds our data: since we last saw it, it may have gone back to an older copy of
+     * them (a restart, a fail-over and back), token and epoch included. */
+    compare_start(&l->compare, &l->batch, false);
     return true;
 }
 
@@ -247,8 +244,11 @@ static void connect_in_time(struct leader *l)
 static void fenced(struct leader *l)
 {
     enum holder holder = fence_holder(&l->fence);
-    if (fence_held(&l->fence))
-        return; /* somebody touched the key, no more */
+    if (fence_held(&l->fence)) {
+        /* Somebody touched the key, or Redis has read an older copy of its data, with our token. */
+        compare_start(&l->compare, &l->batch, false);
+        return;
+    }
     log_event(LEVEL_WARN, "fenced",
               TEXT("holder", l->fence.holder[0] ? l->fence.holder : "nobody"));
     if (holder == HOLDER_SIBLING)
@@ -314,14 +314,6 @@ static enum verdict write_gathered(struct leader *l)
     return verdict;
 }
 
-static enum verdict compare_some(struct leader *l)
-{
-    enum verdict verdict = compare_slice(&l->compare);
-    if (verdict == COMMITTED && !compare_running(&l->compare))
-        memcpy(l->compared_run_id, l->server.run_id, sizeof l->compared_run_id);
-    return verdict;
-}
-
 static enum verdict serve(struct leader *l)
 {
     if (monotonic_ms() >= l->check_at) {
@@ -334,7 +326,7 @@ static enum verdict serve(struct leader *l)
     bool due = l->gather_until && monotonic_ms() >= l->gather_until;
     enum verdict verdict = due ? write_gathered(l) : write_tickets(l);
     if (verdict == COMMITTED && compare_running(&l->compare))
-        verdict = compare_some(l);
+        verdict = compare_slice(&l->compare);
     return verdict;
 }
 

@@ -2,8 +2,8 @@
  * Leading: from the moment that this process is the table's leader until it stops or is no longer.
  *
  *   connect   with back-off; ask what the server is; take the fence
- *   fill      fresh table: load Redis, then ready.  Survived: same epoch -> compare; else Redis
- *             lost its data -> everything is pushed again
+ *   fill      fresh table: load Redis, then ready.  Survived: same epoch -> compare (after every
+ *             connect); else Redis lost its data -> everything is pushed again
  *   serve     tickets at once; other changes gather for the flush interval
  *   check     every second: is the token there, is the epoch there, is the table's name ours
  *   leave     flush within STOP_MS, give the token back

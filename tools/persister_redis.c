@@ -1,9 +1,9 @@
 /*
  * One blocking connection to Redis, on hiredis; see persister_redis.h.
  *
- * hiredis's own redisGetReply() would wait for each read up to the socket's time-out, without an
- * end when a server trickles; redis_receive() polls against one deadline per reply instead, so that
- * SIGTERM's deadline holds as well.
+ * hiredis's own redisGetReply() would wait for each read and write up to the socket's time-out,
+ * without an end when a server trickles; here the socket does not block, and redis_receive() polls
+ * against one deadline per reply, so that SIGTERM's deadline holds as well.
  */
 #include "tools/persister_redis.h"
 
@@ -92,8 +92,13 @@ void redis_free(struct redis *redis)
     redis->room = 0;
 }
 
-static struct timeval timeval_of(int ms)
+/* What a connect may take; when asked to stop, no longer than that may take. */
+static struct timeval connect_limit(const struct redis *redis)
 {
+    int ms = redis->timeout_ms;
+    uint64_t stop = stop_deadline(), now = monotonic_ms();
+    if (stop && stop < now + (uint64_t)ms)
+        ms = stop > now ? (int)(stop - now) : 1;
     return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 }
 
@@ -104,8 +109,6 @@ static void drop_for_error(struct redis *redis)
     const redisContext *c = redis->context;
     if (c->err == REDIS_ERR_PROTOCOL)
         snprintf(text, sizeof text, "what answers there is not Redis: %s", c->errstr);
-    else if (c->err == REDIS_ERR_IO && errno == EAGAIN)
-        snprintf(text, sizeof text, "Redis took no data for %d ms", redis->timeout_ms);
     else
         snprintf(text, sizeof text, "%s", c->errstr);
     redis_drop(redis, text);
@@ -113,7 +116,7 @@ static void drop_for_error(struct redis *redis)
 
 static bool open_socket(struct redis *redis, const struct redis_address *address)
 {
-    struct timeval limit = timeval_of(redis->timeout_ms);
+    struct timeval limit = connect_limit(redis);
     redis->context = address->port
                          ? redisConnectWithTimeout(address->host, address->port, limit)
                          : redisConnectUnixWithTimeout(address->host, limit);
@@ -127,9 +130,10 @@ static bool open_socket(struct redis *redis, const struct redis_address *address
     }
     /* A private redis-server that is started later must not inherit it. */
     fcntl(redis->context->fd, F_SETFD, FD_CLOEXEC);
-    redisSetTimeout(redis->context, limit);
     if (address->port)
         redisEnableKeepAlive(redis->context);
+    fcntl(redis->context->fd, F_SETFL, fcntl(redis->context->fd, F_GETFL) | O_NONBLOCK);
+    redis->context->flags &= ~REDIS_BLOCK; /* reads and writes that would block come back later */
     return true;
 }
 
@@ -255,18 +259,19 @@ redisReply *redis_ask(struct redis *redis, const char *command, ...)
 
 /* ---------------------------------------------------------------- replies ---------------- */
 
-static bool send_all(struct redis *redis)
+/* What the socket takes now; *EVENTS is what to wait for next. */
+static bool send_some(struct redis *redis, short *events)
 {
     int done = 0;
-    while (!done)
-        if (redisBufferWrite(redis->context, &done) != REDIS_OK) {
-            drop_for_error(redis);
-            return false;
-        }
+    if (redisBufferWrite(redis->context, &done) != REDIS_OK) {
+        drop_for_error(redis);
+        return false;
+    }
+    *events = done ? POLLIN : POLLIN | POLLOUT;
     return true;
 }
 
-static bool wait_readable(struct redis *redis, uint64_t deadline)
+static bool wait_for(struct redis *redis, short events, uint64_t deadline)
 {
     char text[128];
     for (;;) {
@@ -280,7 +285,7 @@ static bool wait_readable(struct redis *redis, uint64_t deadline)
         }
         /* In slices, because a signal may bring the deadline forward. */
         uint64_t slice = deadline - now < TICK_MS ? deadline - now : TICK_MS;
-        struct pollfd wait = { .fd = redis->context->fd, .events = POLLIN };
+        struct pollfd wait = { .fd = redis->context->fd, .events = events };
         if (poll(&wait, 1, (int)slice) > 0)
             return true;
     }
@@ -297,7 +302,8 @@ redisReply *redis_receive(struct redis *redis)
         }
         if (reply)
             return reply;
-        if (!send_all(redis) || !wait_readable(redis, deadline))
+        short events;
+        if (!send_some(redis, &events) || !wait_for(redis, events, deadline))
             break;
         if (redisBufferRead(redis->context) != REDIS_OK)
             drop_for_error(redis);
