@@ -12,7 +12,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,6 +34,9 @@ const char *spawn_prepare(struct spawn *spawn, const char *directory)
         return strerror(errno);
     if (!realpath(directory, spawn->directory))
         return strerror(errno);
+    struct stat s;
+    if (stat(spawn->directory, &s) != 0 || !S_ISDIR(s.st_mode))
+        return "it is not a directory";
     if (access(spawn->directory, W_OK | X_OK) != 0)
         return strerror(errno);
     int length = snprintf(spawn->socket, sizeof spawn->socket, "%s/redis.sock", spawn->directory);
@@ -48,6 +53,19 @@ static void back_off(struct spawn *spawn)
         spawn->backoff_ms = BACKOFF_MAX_MS;
 }
 
+/* True when some server, perhaps one that no persister started, listens there. */
+static bool answers(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool connected = fd >= 0 && (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ||
+                                 errno == EAGAIN);
+    if (fd >= 0)
+        close(fd);
+    return connected;
+}
+
 /* The lock's descriptor, to be inherited; -1 when another server has it. */
 static int lock_directory(struct spawn *spawn)
 {
@@ -59,7 +77,7 @@ static int lock_directory(struct spawn *spawn)
                   TEXT("reason", strerror(errno)));
         return -1;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && !answers(spawn->socket)) {
         spawn->blocked = false;
         return fd;
     }
@@ -131,7 +149,8 @@ static void start(struct spawn *spawn)
 static void say_ended(const struct spawn *spawn, int status, bool expected)
 {
     char how[160];
-    if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_NOT_FOUND)
+    bool missing = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_NOT_FOUND;
+    if (missing)
         snprintf(how, sizeof how, "redis-server was not found in PATH: install it");
     else if (WIFEXITED(status))
         snprintf(how, sizeof how, "exit status %d", WEXITSTATUS(status));
@@ -139,7 +158,7 @@ static void say_ended(const struct spawn *spawn, int status, bool expected)
         snprintf(how, sizeof how, "signal %d", WTERMSIG(status));
     log_event(expected ? LEVEL_INFO : LEVEL_ERROR, "redis-ended",
               NUMBER("pid", (uint64_t)spawn->pid), TEXT("how", how),
-              TEXT("see", expected ? NULL : "redis.log in its directory"));
+              TEXT("see", expected || missing ? NULL : "redis.log in its directory"));
 }
 
 /* True when there is no running child (any more). */
