@@ -33,8 +33,8 @@ uint64_t bench_number(const char *text, uint64_t max, const char *what);
 uint64_t bench_clock(void);
 void bench_pause_us(unsigned us);
 
-/* Binds the calling thread to the last processor that it may use, which interrupts prefer least;
- * returns its number. */
+/* Binds the calling thread, and what it starts, to the last processor that it may use; returns its
+ * number. */
 int bench_pin(void);
 
 /* Comment lines that tell what the figures were measured on; CPU < 0: nothing is pinned. */

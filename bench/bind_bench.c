@@ -45,7 +45,7 @@ struct settings {
 enum { OPTION_SMOKE = 256, OPTION_ROUNDS, OPTION_SAMPLES };
 
 static const struct argp_option options[] = {
-    { "sessions", 'n', "N", 0, "Measure a table of N sessions; may be repeated (1000, 1000000)", 0 },
+    { "sessions", 'n', "N", 0, "Measure a table of N sessions; repeatable (1000, 1000000)", 0 },
     { "rounds", OPTION_ROUNDS, "N", 0, "Rounds that the median is taken of (9)", 0 },
     { "samples", OPTION_SAMPLES, "N", 0, "Binds in a round (100)", 0 },
     { "smoke", OPTION_SMOKE, 0, 0, "See that everything runs: small, short, nothing to judge", 0 },
@@ -94,8 +94,8 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 static const struct argp argp = {
     options, parse, NULL,
     "Measures how long a bind takes, beside a direct HSET.\v"
-    "Takes the persister from the directory SESSTAB_BIN, or else from where this program was built; "
-    "redis-server from PATH.\n\n"
+    "Takes the persister from the directory SESSTAB_BIN, or else from where this program was "
+    "built; redis-server from PATH.\n\n"
     "Exit status: 0 measured, 1 failed, 64 wrong usage.",
     NULL, NULL, NULL
 };
@@ -164,7 +164,8 @@ static void persister_path(char path[PATH_MAX])
     char *slash = strrchr(self, '/');
     if (slash)
         *slash = 0;
-    snprintf(path, PATH_MAX, "%s%s/persister", directory ? directory : self, directory ? "" : "/..");
+    snprintf(path, PATH_MAX, "%s/%s", directory ? directory : self,
+             directory ? "persister" : "../persister");
     if (access(path, X_OK) != 0)
         bench_fail("%s: %s: build it with `make`, or say in SESSTAB_BIN where it is", path,
                    strerror(errno));
@@ -408,8 +409,8 @@ static void print_series(const struct stage *s, const char *state, const struct 
     struct spread rounds = spread_of(p50, settings->rounds);
     printf("%-9zu %-9s %-5s %8.1f %8.1f %8.1f %8.1f %9.1f %8.2f %8.2f %9.0f %8.0f\n", s->sessions,
            state, series->call, rounds.median, rounds.min, rounds.max, series->p99, series->max,
-           ratio_of(series->p50, direct->p50, settings->rounds), series->p99 / direct->p99, load.touches,
-           load.hsets);
+           ratio_of(series->p50, direct->p50, settings->rounds), series->p99 / direct->p99,
+           load.touches, load.hsets);
 }
 
 static struct series new_series(const char *call, const struct settings *settings)
@@ -466,14 +467,14 @@ static void run_size(const struct settings *settings, size_t sessions)
 
 static void print_header(const struct settings *settings)
 {
-    printf("# bind_bench: microseconds until Redis has acknowledged; p50: median, least and most of "
-           "%zu rounds of %zu; p99 and max: of all\n",
+    printf("# bind_bench: microseconds until Redis has acknowledged; p50: median, least and most "
+           "of %zu rounds of %zu; p99 and max: of all\n",
            settings->rounds, settings->samples);
     bench_describe_machine(-1);
     printf("# bind: sesstab_bind() through the persister; hset: a blocking HSET of the same fields "
            "over the same socket\n"
            "# asleep: nothing else happens; busy: another process touches random sessions\n"
-           "# *_vs: as many times the hset's; touches/s, hsets/s: what all processes did meanwhile\n"
+           "# *_vs: as many times the hset's; touches/s, hsets/s: by all processes meanwhile\n"
            "# redis-server on a unix socket, without persistence\n"
            "%-9s %-9s %-5s %8s %8s %8s %8s %9s %8s %8s %9s %8s\n",
            "sessions", "persister", "call", "p50", "p50_min", "p50_max", "p99", "max", "p50_vs",

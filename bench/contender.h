@@ -87,8 +87,8 @@ static inline uint64_t hash_of(uint64_t handle)
 
 /* Bytes of the sesstab contender's table. */
 struct sizes {
-    size_t slot, block, record; /* record: used of the block                                       */
-    uint64_t heap, segment;     /* committed to the heap; everything that the segment takes        */
+    size_t slot, block, record; /* record: used of the block                                */
+    uint64_t heap, segment;     /* committed to the heap; everything that the segment takes */
 };
 struct sizes sesstab_sizes(void *table);
 

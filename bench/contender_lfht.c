@@ -125,9 +125,11 @@ static void add(struct table *t, struct entry *e, uint64_t handle)
 {
     e->handle = handle;
     urcu_memb_read_lock();
-    if (cds_lfht_add_unique(t->sessions, hash_of(handle), has_handle, &handle, &e->node) != &e->node)
-        bench_fail("lfht has session %llu already", (unsigned long long)handle);
+    struct cds_lfht_node *there =
+        cds_lfht_add_unique(t->sessions, hash_of(handle), has_handle, &handle, &e->node);
     urcu_memb_read_unlock();
+    if (there != &e->node)
+        bench_fail("lfht has session %llu already", (unsigned long long)handle);
 }
 
 static void add_player(struct table *t, struct player_entry *p, uint64_t handle)

@@ -51,7 +51,7 @@ struct settings {
 enum { OPTION_SMOKE = 256, OPTION_ROUNDS, OPTION_MS, OPTION_ROW, OPTION_ONLY };
 
 static const struct argp_option options[] = {
-    { "sessions", 'n', "N", 0, "Measure a table of N sessions; may be repeated (1000, 1000000)", 0 },
+    { "sessions", 'n', "N", 0, "Measure a table of N sessions; repeatable (1000, 1000000)", 0 },
     { "rounds", OPTION_ROUNDS, "N", 0, "Rounds that the median is taken of (15)", 0 },
     { "ms", OPTION_MS, "MS", 0, "Time of one measurement (8)", 0 },
     { "smoke", OPTION_SMOKE, 0, 0, "See that everything runs: small, short, nothing to judge", 0 },
@@ -249,8 +249,8 @@ static bool wanted(const char *choice, const char *name)
 }
 
 /*
- * A table as it is after it has been in use for a while: one that grows leaves work to the first who
- * looks into a new bucket, and pages are mapped on first use.
+ * A table as it is after it has been in use for a while: one that grows leaves work to the first
+ * who looks into a new bucket, and pages are mapped on first use.
  */
 static void *open_warm(const struct contender *contender, size_t sessions,
                        const struct key_sets *sets)
@@ -307,8 +307,8 @@ static void print_header(const struct settings *settings)
     bench_describe_machine(bench_pin());
     for (size_t i = 0; i < OPERATION_COUNT; i++)
         printf("# %-14s %s\n", rows[i], legends[i]);
-    printf("# sesstab is shared by processes, and may be killed anywhere; lfht (liburcu, memb) serves "
-           "one process;\n# seqlock is shared, and a killed writer stops its readers\n");
+    printf("# sesstab is shared by processes, and may be killed anywhere; lfht (liburcu, memb) "
+           "serves one process;\n# seqlock is shared, and a killed writer stops its readers\n");
     printf("%-9s %-14s %-8s %9s %9s %9s %10s %10s\n", "sessions", "row", "table", "median", "min",
            "max", "vs_lfht", "vs_seqlock");
 }

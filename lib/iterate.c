@@ -32,18 +32,9 @@ static uint64_t next_slot(struct context *c, const sesstab_cursor *k, uint64_t a
 /* NOTFOUND: no live session stands here. */
 static int look(struct context *c, slot_ref r, sesstab_view *view)
 {
+    if (!slot_hold(c, r))
+        return SESSTAB_NOTFOUND;
     struct slot *s = slot_at(c->shm, r);
-    uint64_t life = load_acquire(&s->node.life);
-    if (OWN_STATE(life) != OWN_LIVE && OWN_STATE(life) != OWN_OWNED)
-        return SESSTAB_NOTFOUND;
-    /* We did not come by a link: make the slot safe, then see that it is still the same. */
-    if (load_acquire(&s->node.birth) > c->hi)
-        rcu_extend(c);
-    if (OWN_STATE(life) == OWN_OWNED && !index_reaches(c, INDEX_HANDLES, r.at))
-        return SESSTAB_NOTFOUND; /* about to be inserted, or given up */
-    uint64_t now = load_acquire(&s->node.life);
-    if (OWN_SEQ(now) != OWN_SEQ(life) || (OWN_STATE(now) != OWN_LIVE && OWN_STATE(now) != OWN_OWNED))
-        return SESSTAB_NOTFOUND;
     return session_view(c, s, load_relaxed(&s->node.key), view);
 }
 

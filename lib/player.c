@@ -4,7 +4,7 @@
  *
  *   hint's life:  OWNED --link--> LIVE{worker: armed} --settle--> LIVE{0} --collect--> RETIRED
  *                                      ^                             |
- *                                      +------------- arm -----------+
+ *                                      +--- arm (next sequence) -----+
  *
  *   a crash leaves           and
  *   OWNED                    the sweep retires it, or publishes it if it is linked
@@ -32,7 +32,8 @@ static bool arm_existing(struct context *c, uint64_t key, hint_ref *hint)
     while (w.node && load_relaxed(&w.node->key) == key) {
         uint64_t life = load_acquire(&w.node->life);
         if (OWN_STATE(life) == OWN_LIVE && worker_gone(c->shm, OWN_WORKER(life)) &&
-            cas_exact(&w.node->life, life, OWN_WORD(OWN_LIVE, c->worker, OWN_SEQ(life)))) {
+            /* The next sequence: a collector that saw it settled before us must fail. */
+            cas_exact(&w.node->life, life, OWN_WORD(OWN_LIVE, c->worker, OWN_SEQ(life) + 1))) {
             hint->at = w.ref;
             return true;
         }
@@ -105,21 +106,32 @@ void hint_collect(struct context *c, uint32_t player_hash, slot_ref slot)
         recover_collect_hint(c, w.ref); /* a twin is left to the sweep */
 }
 
+bool hint_restore(struct context *c, const struct block *b, slot_ref slot)
+{
+    hint_ref hint;
+    uint64_t key = key_of(b->player_hash, slot);
+    struct walk w = { .hash = index_hash(c->shm, INDEX_PLAYERS, key), .key = key };
+    if (!b->player_hash)
+        return true;
+    seek(c, &w);
+    if (w.node && load_relaxed(&w.node->key) == key)
+        return true;
+    if (hint_arm(c, b->player_hash, slot, &hint) != SESSTAB_OK)
+        return false;
+    hint_settle(c, hint);
+    return true;
+}
+
 static int visit(struct context *c, const struct node *n, const char *player, size_t length,
                  int (*function)(const sesstab_view *, void *), void *context)
 {
     slot_ref r = { (uint32_t)(load_relaxed(&n->key) >> 32) };
-    if (!slot_ref_valid(c->shm, r))
+    sesstab_view v;
+    /* The hint may outlive its session: the slot is held before it is believed. */
+    if (!slot_ref_valid(c->shm, r) || !slot_hold(c, r))
         return 0;
     struct slot *s = slot_at(c->shm, r);
-    /* The hint may outlive its session: the slot is held before it is believed. */
-    uint64_t life = load_acquire(&s->node.life);
-    if (load_acquire(&s->node.birth) > c->hi)
-        rcu_extend(c);
-    sesstab_view v;
-    if ((OWN_STATE(life) != OWN_LIVE && OWN_STATE(life) != OWN_OWNED) ||
-        load_acquire(&s->node.life) != life ||
-        session_view(c, s, load_relaxed(&s->node.key), &v) != SESSTAB_OK)
+    if (session_view(c, s, load_relaxed(&s->node.key), &v) != SESSTAB_OK)
         return 0;
     if (v.player_length != length || memcmp(v.player, player, length))
         return 0;

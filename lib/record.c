@@ -80,6 +80,9 @@ size_t record_size(const struct draft *d)
 
 static uint8_t *put_string(uint8_t *to, const char *s, size_t length)
 {
+    /* gcc 12 knows that a length is below 256 and inlines `rep movs`, which is slow to start:
+     * a metadata set takes 200 ns with it and 140 without.  So it shall not know. */
+    __asm__("" : "+r"(length));
     memcpy(to, s, length);
     to[length] = 0;
     return to + length + 1;

@@ -20,6 +20,23 @@
 
 /* ---------------------------------------------------------------- reading ------------------- */
 
+bool slot_hold(struct context *c, slot_ref r)
+{
+    struct slot *s = slot_at(c->shm, r);
+    uint64_t life = s ? load_acquire(&s->node.life) : 0;
+    if (OWN_STATE(life) != OWN_LIVE && OWN_STATE(life) != OWN_OWNED)
+        return false;
+    if (load_acquire(&s->node.birth) > c->hi)
+        rcu_extend(c);
+    if (OWN_STATE(life) == OWN_OWNED) {
+        if (!index_reaches(c, INDEX_HANDLES, r.at))
+            return false; /* about to be inserted, or given up */
+        own_publish(&s->node.life);
+    }
+    uint64_t now = load_acquire(&s->node.life);
+    return OWN_SEQ(now) == OWN_SEQ(life) && OWN_STATE(now) == OWN_LIVE;
+}
+
 static int view_of(struct context *c, struct slot *s, const struct block *b, uint64_t handle,
                    sesstab_view *v)
 {

@@ -27,6 +27,8 @@
  *              root or gets a private /dev/shm calls sesstab_attach() before it does so.
  *   Signals    No function may be called from a signal handler.  Signals may arrive at any time;
  *              the waits inside are restarted.
+ *   Sandbox    A process that restricts its system calls after opening keeps membarrier(2) allowed,
+ *              or else nothing that it replaces or removes is ever reused.
  *   Cancel     A thread must not be cancelled asynchronously inside a call.
  *   Death      Any process may be killed at any instruction; the others go on.
  *   Blocking   Only sesstab_bind(), sesstab_unbind(), sesstab_wait_ready() and sesstab_open() ever
@@ -263,8 +265,11 @@ SESSTAB_API int sesstab_get(sesstab *table, uint64_t handle, sesstab_view *view,
                             size_t *size);
 
 /*
- * Says that the session was active at NOW (ms; 0: sesstab_now()).  last_seen never goes back.
- * Allocates nothing, waits for nothing.  OK · NOTFOUND.
+ * Says that the session was active at NOW (ms; 0: sesstab_now()).  An older NOW than last_seen changes
+ * nothing.  (A worker that is stopped in the middle of this call can put its older time back when it
+ * goes on, but never one from before what Redis has acknowledged; the next touch mends it.)
+ * Allocates nothing, waits for nothing, takes no locked instruction when the persister has not
+ * written the last touch yet.  OK · NOTFOUND.
  */
 SESSTAB_API int sesstab_touch(sesstab *table, uint64_t handle, uint64_t now);
 

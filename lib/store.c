@@ -163,12 +163,17 @@ static void answer(struct ticket *k, uint64_t word, enum ticket_state verdict)
         futex_wake_all((atomic_u32 *)&k->word);
 }
 
-/* What can be said about a ticket's version when Redis has DURABLE and the current record's binding
- * was made at BOUND: rolled back, durable, or nothing yet. */
-static enum ticket_state judge(uint64_t version, uint64_t bound, uint64_t durable)
+/*
+ * What can be said about a ticket's version, with the record B on top and DURABLE in Redis.  A ticket
+ * may be posted long after its binding was published (its worker was stopped), so that versions alone
+ * don't tell: the binding may have been rolled back, and another be durable by now.
+ */
+static enum ticket_state judge(uint64_t version, const struct block *b, uint64_t durable)
 {
-    if (bound < version)
+    if (b->bound_version < version || b->refused_version == version)
         return TICKET_REFUSED;
+    if (version < b->refused_version && b->refused_version < b->bound_version)
+        return TICKET_WAITING; /* a refusal lies between: who can't tell says unknown */
     return durable >= version ? TICKET_DURABLE : TICKET_WAITING;
 }
 
@@ -188,8 +193,7 @@ static enum ticket_state judge_ticket(struct store *s, struct context *c, const 
         b->generation != load_relaxed(&k->generation))
         return TICKET_GONE;
     bool same_store = DURABLE_INCARNATION(word) == store_incarnation(s);
-    return judge(load_relaxed(&k->version), b->bound_version,
-                 same_store ? DURABLE_VERSION(word) : 0);
+    return judge(load_relaxed(&k->version), b, same_store ? DURABLE_VERSION(word) : 0);
 }
 
 typedef void ticket_fn(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context);
@@ -352,8 +356,8 @@ size_t store_take(struct store *s, struct store_image *images, size_t max, bool 
         take_rings(s, &k);
         take_scan(s, &k);
     }
-    if (k.count)
-        rcu_heavy_fence(&s->table->shm); /* store_take:B */
+    if (k.count && !rcu_heavy_fence(&s->table->shm)) /* store_take:B */
+        store_relaxed(&s->table->shm.header->sweep_wanted, 1);
     return k.count;
 }
 
@@ -396,17 +400,15 @@ static bool mark_stored(struct slot *slot, uint64_t current)
 void store_read(struct store *s, struct store_image *image, sesstab_view *view)
 {
     struct context *c = context_in(s);
-    struct slot *slot = c ? slot_at(c->shm, image->slot) : NULL;
     image->kind = STORE_NOTHING;
-    if (!slot)
+    /* A slot that is not linked (yet) is nobody's session: Redis must not hear of it. */
+    if (!c || !slot_hold(c, image->slot))
         return;
-    if (load_acquire(&slot->node.birth) > c->hi)
-        rcu_extend(c);
+    struct slot *slot = slot_at(c->shm, image->slot);
     const struct block *b;
     uint64_t current;
     do {
-        enum own_state state = OWN_STATE(load_acquire(&slot->node.life));
-        b = state == OWN_LIVE || state == OWN_OWNED ? examine(s, c, slot, image, &current) : NULL;
+        b = examine(s, c, slot, image, &current);
         if (!b) {
             image->kind = STORE_NOTHING;
             return;
@@ -445,7 +447,7 @@ bool store_knows(struct store *s, uint64_t handle, struct store_image *image)
 
 struct speaking {
     const struct store_image *image;
-    uint64_t bound; /* of the record that is current by now */
+    const struct block *record; /* that is current by now; NULL: the session is gone */
     bool refuse, found;
 };
 
@@ -465,7 +467,7 @@ static enum ticket_state fate(const struct speaking *p, uint64_t version)
         return TICKET_GONE;
     if (p->refuse)
         return version <= image->bound_version ? TICKET_REFUSED : TICKET_WAITING;
-    return judge(version, p->bound, image->version);
+    return p->record ? judge(version, p->record, image->version) : TICKET_GONE;
 }
 
 static void speak(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
@@ -624,15 +626,15 @@ void store_ack(struct store *s, const struct store_image *image)
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
     bool said = !slot || ack_slot(c, slot, image, current, b);
-    if (slot && slot_for(c, image, &now, &after)) /* a late one may have been rolled back meanwhile */
-        p.bound = after->bound_version;
-    rcu_exit(c);
-    if (!said) {
-        store_retry(s, image);
-        return;
+    if (said) { /* by the record of now: a late leader's binding may have been rolled back */
+        p.record = slot && slot_for(c, image, &now, &after) ? after : NULL;
+        each_waiting(s, speak, &p);
     }
-    add_relaxed(&s->table->shm.header->durable_writes, 1);
-    each_waiting(s, speak, &p);
+    rcu_exit(c);
+    if (said)
+        add_relaxed(&s->table->shm.header->durable_writes, 1);
+    else
+        store_retry(s, image);
 }
 
 /* ---------------------------------------------------------------- refusing ------------------ */
@@ -652,7 +654,7 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
     h->player_hash = acked ? h->acked_hash : 0;
     h->state = acked ? h->acked_state : SESSTAB_CONNECTED;
     h->flags &= (uint8_t)~BLOCK_ACKED;
-    /* Below the refused one, so that its tickets, late ones too, are known to be rolled back. */
+    h->refused_version = h->bound_version;
     h->bound_version = DURABLE_VERSION(change->durable);
     return SESSTAB_OK;
 }
@@ -686,6 +688,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
         return false;
     add_relaxed(&c->shm->header->refusals, 1);
     struct speaking p = { .image = image, .refuse = true };
+    collect_urgent(s); /* who posted before the roll-back is told now, who comes later is judged */
     each_waiting(s, speak, &p);
     return true;
 }
@@ -765,16 +768,14 @@ static bool sweep_session(struct store *s, struct context *c, slot_ref r)
     struct slot *slot = slot_at(c->shm, r);
     struct store_image image;
     struct change change;
-    uint64_t current, life = load_acquire(&slot->node.life);
-    if (OWN_STATE(life) != OWN_LIVE)
-        return false;
-    if (load_acquire(&slot->node.birth) > c->hi)
-        rcu_extend(c);
-    if (load_acquire(&slot->node.life) != life)
+    uint64_t current;
+    if (OWN_STATE(load_relaxed(&slot->node.life)) == OWN_FREE || !slot_hold(c, r))
         return false;
     const struct block *b = examine(s, c, slot, &image, &current);
     if (!b)
         return false;
+    if (s->sweep.thorough && !(current & CURRENT_TOMB))
+        hint_restore(c, b, r);
     bool orphan = !(current & CURRENT_TOMB) && b->state != SESSTAB_DETACHED &&
                   worker_gone(c->shm, b->owner);
     if (orphan && session_change_slot(c, slot, b->handle, edit_detach, NULL, &change) == SESSTAB_OK)
@@ -865,7 +866,6 @@ static int draft_of_record(struct context *c, const struct store_record *r, stru
 int store_load(struct store *s, const struct store_record *record)
 {
     struct draft d;
-    hint_ref hint = { 0 };
     struct context *c = context_in(s);
     int result = check_record(record);
     if (!c)
@@ -876,13 +876,13 @@ int store_load(struct store *s, const struct store_record *record)
         return result;
     rcu_enter(c);
     result = session_insert(c, &d, record->last_seen, true);
-    struct slot *slot = result == SESSTAB_OK ? index_lookup(c, record->handle) : NULL;
-    if (slot && d.head.player_hash) {
-        if (hint_arm(c, d.head.player_hash, slot_ref_of(c->shm, slot), &hint) == SESSTAB_OK)
-            hint_settle(c, hint);
-        else
-            result = SESSTAB_NOMEMORY;
-    }
+    /* EXISTS: perhaps a loader before us linked it, and died before this. */
+    struct slot *slot = result == SESSTAB_OK || result == SESSTAB_EXISTS
+                      ? index_lookup(c, record->handle) : NULL;
+    uint64_t current;
+    const struct block *b = slot ? record_in(c, slot, &current) : NULL;
+    if (b && !(current & CURRENT_TOMB) && !hint_restore(c, b, slot_ref_of(c->shm, slot)))
+        result = SESSTAB_NOMEMORY;
     rcu_exit(c);
     return result;
 }

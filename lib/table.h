@@ -65,6 +65,13 @@ static inline struct block *record_in(struct context *c, struct slot *s, uint64_
     }
 }
 
+/*
+ * For who comes by a stored reference and not by a link: makes the slot safe to read until the
+ * section ends.  False: it holds no linked session.  A slot that its inserter has linked and not yet
+ * called LIVE is helped.
+ */
+bool slot_hold(struct context *c, slot_ref r);
+
 /* The view of a live session; NOTFOUND for a tombstone or a dead one. */
 int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_view *view);
 
@@ -136,5 +143,9 @@ void announce_wake(struct context *c, bool urgent);
 int hint_arm(struct context *c, uint32_t player_hash, slot_ref slot, hint_ref *hint);
 void hint_settle(struct context *c, hint_ref hint);
 void hint_collect(struct context *c, uint32_t player_hash, slot_ref slot);
+
+/* Makes sure that the record's player has a hint: for what a death between a load and its hint left.
+ * False: no memory. */
+bool hint_restore(struct context *c, const struct block *b, slot_ref slot);
 
 #endif

@@ -167,6 +167,7 @@ struct block {
     uint64_t born_version;   /* version of the insert: durable below it means Redis has none of it */
     uint64_t shrunk_version; /* version at which metadata last lost a key                        */
     uint64_t bound_version;  /* version of the last bind or unbind: pending while durable is less */
+    uint64_t refused_version;/* the newest binding of this generation that was rolled back        */
     uint32_t slot;           /* slot_ref it belongs to                                           */
     uint32_t owner;          /* worker_id                                                        */
     uint32_t player_hash;    /* of player; 0 when bound to nobody                                */
@@ -181,7 +182,7 @@ struct block {
     uint8_t type_length, acked_length;
 };
 enum { BLOCK_ACKED = 1 };
-_Static_assert(sizeof(struct block) == 104, "strings begin at 104");
+_Static_assert(sizeof(struct block) == 112, "strings begin at 112");
 _Static_assert(offsetof(struct block, handle) == 16, "a block's words lie where the picture says");
 
 /* One metadata entry: this, then the key and a NUL, then the value and a NUL; not aligned. */

@@ -7,12 +7,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-void rcu_heavy_fence(struct shm *shm)
+bool rcu_heavy_fence(struct shm *shm)
 {
     if (!shm->full_fences)
-        syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
-    else
-        atomic_fetch_add(&shm->header->era, 0); /* a seq_cst read-modify-write */
+        return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
+    atomic_fetch_add(&shm->header->era, 0); /* a seq_cst read-modify-write */
+    return true;
 }
 
 /* ---------------------------------------------------------------- limbo --------------------- */
@@ -122,7 +122,8 @@ void rcu_reclaim(struct context *c)
     struct interval found[INTERVALS];
     worker_id pinner = 0;
 
-    rcu_heavy_fence(shm);
+    if (!rcu_heavy_fence(shm)) /* nothing is freed without it */
+        return;
     /* After the fence: at least every lo under which a fresh item may have been reached. */
     uint64_t era = load_acquire(&shm->header->era);
     for (size_t i = l->count - l->fresh; i < l->count; i++)

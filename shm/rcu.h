@@ -54,7 +54,9 @@ static inline void rcu_light_fence(struct context *c)
     else
         atomic_signal_fence(memory_order_seq_cst);
 }
-void rcu_heavy_fence(struct shm *shm);
+/* False: the kernel refused (a seccomp filter that came after the table was opened), so that nothing
+ * may be concluded from what is read afterwards. */
+bool rcu_heavy_fence(struct shm *shm);
 
 static inline void rcu_enter(struct context *c)
 {

@@ -169,12 +169,19 @@ static void thread_leave(struct context *c)
     cas_exact(&c->thread->owner, owner, owner & ~THREAD_LIVE);
 }
 
+static bool thread_any(struct shm *shm, struct context *c, unsigned *index)
+{
+    for (*index = 0; *index < THREADS; ++*index)
+        if (thread_try(shm, c, *index))
+            return true;
+    return false;
+}
+
 static int thread_claim(struct shm *shm, struct context *c)
 {
-    unsigned i = 0;
-    while (i < THREADS && !thread_try(shm, c, i))
-        i++;
-    if (i == THREADS)
+    unsigned i;
+    if (!thread_any(shm, c, &i) &&
+        !(worker_recover(shm, NULL, 0, NULL) && thread_any(shm, c, &i)))
         return shm_fail(EUSERS, "%s: all %d thread slots are taken", shm->path, THREADS);
     int error = ring_prepare(shm, i);
     if (error)
@@ -246,6 +253,8 @@ static void context_ended(void *value)
     struct shm *shm = c->shm;
     if (!shm) /* wiped: we are in a child that never used the table */
         return;
+    /* Another key's destructor that comes after us may use the table: as a new thread. */
+    shm_tls[shm->index] = (struct tls_entry){ 0 };
     pthread_mutex_lock(&shm->process->lock);
     context_release(shm, c);
     pthread_mutex_unlock(&shm->process->lock);

@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <hiredis/hiredis.h>
@@ -50,6 +51,15 @@ int test_end(void **state);
 
 /* How often to do something: N, or a quarter of it where a sanitizer makes everything slow. */
 #define rounds(n) (SANITIZED ? (n) / 4 : (n))
+
+/* Skips the test unless it runs as root, and says WHY. */
+#define need_root(why)                                                                             \
+    do {                                                                                           \
+        if (geteuid() != 0) {                                                                      \
+            print_message("needs root to " why "\n");                                              \
+            skip();                                                                                \
+        }                                                                                          \
+    } while (0)
 
 /* ---------------------------------------------------------------- checks ---------------- */
 

@@ -134,8 +134,7 @@ static void a_new_table_belongs_to_the_group_that_was_asked_for(void **state)
 {
     const char *name = new_name();
     (void)state;
-    if (geteuid() != 0)
-        skip();
+    need_root("give a table to another group");
     open_table(name, &(sesstab_options){ .create = true, .permissions = 0660, .group = NOBODY });
     check_equal(status_of(name).st_gid, NOBODY);
 }
@@ -300,8 +299,7 @@ static void a_stranger_s_table_is_not_trusted_unless_asked_for(void **state)
 {
     const char *name = left_table();
     (void)state;
-    if (geteuid() != 0)
-        skip();
+    need_root("give a table to another user");
     check(chown(object_path(name), NOBODY, NOBODY) == 0);
     refuse_untouched(name, SESSTAB_PERMISSION);
     refuse(name, &(sesstab_options){ .owner = 1 }, SESSTAB_PERMISSION);
@@ -320,8 +318,7 @@ static void a_table_of_root_is_closed_to_others(void **state)
 {
     const char *name = left_table();
     (void)state;
-    if (geteuid() != 0)
-        skip();
+    need_root("become another user");
     run_child(open_as_nobody, (void *)name);
     check_equal(count_sessions(open_table(name, NULL)), 1);
 }
@@ -437,10 +434,7 @@ static void create_without_room(void *context)
 static void creating_on_a_full_shared_memory_says_so(void **state)
 {
     (void)state;
-    if (geteuid() != 0) {
-        print_message("needs root to mount a small /dev/shm\n");
-        skip();
-    }
+    need_root("mount a small /dev/shm");
     run_child(create_without_room, (void *)new_name());
 }
 
@@ -490,10 +484,7 @@ static void fill_small_memory(void *context)
 static void a_shared_memory_that_fills_up_is_an_error_and_not_a_signal(void **state)
 {
     (void)state;
-    if (geteuid() != 0) {
-        print_message("needs root to mount a small /dev/shm\n");
-        skip();
-    }
+    need_root("mount a small /dev/shm");
     run_child(fill_small_memory, (void *)new_name());
 }
 

@@ -5,7 +5,9 @@
  */
 #include "tests/harness.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -445,15 +447,21 @@ static void a_password_that_is_missing_is_reported_and_waited_for(void **state)
     check_world(world);
 }
 
+static void write_password(const char *path, const char *password)
+{
+    int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    check(descriptor >= 0);
+    check(write(descriptor, password, strlen(password)) == (ssize_t)strlen(password));
+    close(descriptor);
+}
+
 static void a_wrong_password_is_reported_and_the_table_works(void **state)
 {
     char file[128];
     struct world *world = shared_memory(sizeof *world);
     (void)state;
     snprintf(file, sizeof file, "%s/password", scratch_directory());
-    int descriptor = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    check(descriptor >= 0 && write(descriptor, "wrong\n", 6) == 6);
-    close(descriptor);
+    write_password(file, "wrong\n");
     world->name = new_name();
     world->redis = start_redis((const char *[]){ "--requirepass", "secret", NULL });
     world->persister_options = (const char *[]){ "--password-file", file, NULL };
@@ -502,6 +510,119 @@ static void a_server_that_is_not_redis_is_reported_and_the_table_works(void **st
     check(look(table, 1).pending);
     check(kill(persister, 0) == 0);
     unlink(path);
+}
+
+/* A port that was free a moment ago. */
+static int free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    socklen_t length = sizeof address;
+    int descriptor = socket(AF_INET, SOCK_STREAM, 0);
+    check(bind(descriptor, (struct sockaddr *)&address, length) == 0);
+    check(getsockname(descriptor, (struct sockaddr *)&address, &length) == 0);
+    close(descriptor);
+    return ntohs(address.sin_port);
+}
+
+static void tcp_a_password_and_another_database_work_as_well(void **state)
+{
+    char file[128], port[8], url[32];
+    struct world *world = shared_memory(sizeof *world);
+    (void)state;
+    snprintf(file, sizeof file, "%s/right-password", scratch_directory());
+    write_password(file, "secret\n");
+    snprintf(port, sizeof port, "%d", free_port());
+    snprintf(url, sizeof url, "tcp:127.0.0.1:%s", port);
+    world->name = new_name();
+    world->redis = start_redis((const char *[]){ "--requirepass", "secret", "--port", port,
+                                                 "--bind", "127.0.0.1", NULL });
+    start_persister(world->name, url,
+                    (const char *[]){ "--password-file", file, "--db", "3", NULL });
+    world->table = open_table(world->name, &(sesstab_options){ .create = true });
+    insert_plain(world->table, 1);
+    bind_durably(world, 1, "#1");
+    freeReplyObject(redis_query(world->redis, "AUTH secret"));
+    check_equal(redis_integer(world->redis, "DBSIZE"), 0);
+    freeReplyObject(redis_query(world->redis, "SELECT 3"));
+    check_world(world);
+}
+
+/* ---------------------------------------------------------------- a Redis of its own ----- */
+
+static void restart_spawning(struct world *world, const char *directory)
+{
+    const char *const argv[] = { program("persister"), "--table", world->name, "--create",
+                                 "--spawn-redis", directory, "--prefix", TEST_PREFIX, NULL };
+    char log[128];
+    snprintf(log, sizeof log, "%s/spawning.log", scratch_directory());
+    world->persister = start_program(argv, log);
+    world->table = open_table(world->name, &(sesstab_options){ .create = true });
+    check_ok(sesstab_wait_ready(world->table, WAIT_LIMIT));
+}
+
+static void start_over(struct world *world)
+{
+    close_table(world->table);
+    check_ok(sesstab_unlink(world->name));
+}
+
+/* The private server keeps the sessions, also when everything is killed. */
+static void a_persister_can_bring_its_own_redis(void **state)
+{
+    char directory[96];
+    struct world *world = shared_memory(sizeof *world);
+    (void)state;
+    snprintf(directory, sizeof directory, "%s/own-redis", scratch_directory());
+    world->name = new_name();
+    restart_spawning(world, directory);
+    insert_plain(world->table, 1);
+    bind_durably(world, 1, "#1");
+    kill(world->persister, SIGTERM);
+    join_child(world->persister);
+    start_over(world);
+
+    restart_spawning(world, directory);
+    check_string(look(world->table, 1).player, "#1");
+    bind_durably(world, 1, "#2");
+    kill_child(world->persister);
+    start_over(world);
+
+    restart_spawning(world, directory);
+    check_string(look(world->table, 1).player, "#2");
+    kill(world->persister, SIGTERM);
+    join_child(world->persister);
+}
+
+static void wrong_usage_of_the_persister_is_told_so(void **state)
+{
+    static const char *const wrong[][2] = {
+        { "--nonsense", "1" },      { "--redis", "http://x" },   { "--redis", "tcp:host:port" },
+        { "--redis", "unix:" },     { "--timeout", "-1" },       { "--timeout", "soon" },
+        { "--batch", "0" },         { "--flush-interval", "x" }, { "--permissions", "999" },
+        { "--max-bytes", "12X" },   { "--db", "x" },             { "--log-level", "loud" },
+        { "--prefix", "" },
+    };
+    char output[4096];
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        int status = run_program((const char *[]){ program("persister"), wrong[i][0], wrong[i][1],
+                                                   NULL }, output, sizeof output);
+        if (status != 64 || strlen(output) < 20)
+            test_fail(__FILE__, __LINE__, "%s %s: exit status %d, \"%s\"", wrong[i][0],
+                      wrong[i][1], status, output);
+    }
+}
+
+static void a_persister_without_a_table_says_so(void **state)
+{
+    const char *const names[] = { new_name(), "no-slash/" };
+    char output[4096];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const char *const argv[] = { program("persister"), "--table", names[i], NULL };
+        check_equal(run_program(argv, output, sizeof output), 1);
+        check(strstr(output, names[i]));
+    }
 }
 
 /* ---------------------------------------------------------------- dying workers ---------- */
@@ -923,6 +1044,10 @@ int main(void)
         TEST(a_password_that_is_missing_is_reported_and_waited_for),
         TEST(a_wrong_password_is_reported_and_the_table_works),
         TEST(a_server_that_is_not_redis_is_reported_and_the_table_works),
+        TEST(tcp_a_password_and_another_database_work_as_well),
+        TEST(a_persister_can_bring_its_own_redis),
+        TEST(wrong_usage_of_the_persister_is_told_so),
+        TEST(a_persister_without_a_table_says_so),
         TEST(what_a_killed_worker_published_reaches_redis),
         TEST(only_a_dead_worker_s_sessions_become_detached),
         TEST(a_persister_killed_at_any_moment_loses_nothing),

@@ -361,11 +361,138 @@ static void what_a_dead_worker_did_not_announce_reaches_redis(void **state)
     }
 }
 
+/* ---------------------------------------------------------------- late and early ---------- */
+
+/* A leader in this process, on a ready table of its own with the usual sessions, all acknowledged. */
+static struct store *lead_scene(struct scene *scene)
+{
+    struct store_image images[64];
+    sesstab_view view;
+    *scene = (struct scene){ .name = new_name() };
+    scene->table = open_table(scene->name, &(sesstab_options){ .create = true });
+    struct store *store = store_open(scene->table);
+    check(store && store_lead(store));
+    store_set_ready(store, 0, 0);
+    for (uint64_t h = 1; h <= SESSIONS; h++)
+        insert_plain(scene->table, h);
+    for (size_t n; (n = store_take(store, images, 64, false)) || store_busy(store);)
+        for (size_t i = 0; i < n; i++) {
+            check_ok(sesstab_read_begin(scene->table));
+            store_read(store, &images[i], &view);
+            sesstab_read_end(scene->table);
+            store_ack(store, &images[i]);
+        }
+    return store;
+}
+
+static struct store_image take_victim(struct scene *scene, struct store *store)
+{
+    struct store_image image;
+    sesstab_view view;
+    wait_until(store_take(store, &image, 1, false) == 1);
+    check_ok(sesstab_read_begin(scene->table));
+    store_read(store, &image, &view);
+    sesstab_read_end(scene->table);
+    check_equal(image.handle, VICTIM);
+    return image;
+}
+
+/* Its worker was stopped between publishing a binding and posting the ticket; meanwhile that binding
+ * was refused, and another is durable. */
+static void a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable(void **state)
+{
+    struct scene scene;
+    struct store *store = lead_scene(&scene);
+    struct context *c = mine(scene.table);
+    struct ticket *k = &c->shm->tickets[c->thread_index];
+    (void)state;
+    check_result(sesstab_bind(scene.table, VICTIM, "refused", 0), SESSTAB_UNKNOWN);
+    struct store_image image = take_victim(&scene, store);
+    uint64_t version = image.bound_version;
+    check(store_refuse(store, &image));
+    check_result(sesstab_bind(scene.table, VICTIM, "durable", 0), SESSTAB_UNKNOWN);
+    image = take_victim(&scene, store);
+    store_ack(store, &image);
+    check(!look(scene.table, VICTIM).pending);
+
+    k->slot = image.slot.at;
+    k->owner = c->worker;
+    k->handle = VICTIM;
+    k->generation = image.generation;
+    k->version = version;
+    k->word = TICKET_WORD(1, TICKET_WAITING);
+    c->shm->urgent[c->thread_index / 64] |= UINT64_C(1) << (c->thread_index % 64);
+    store_take(store, &image, 1, true);
+    check_equal(TICKET_STATE(k->word), TICKET_REFUSED);
+    k->word = TICKET_WORD(1, TICKET_IDLE);
+    store_close(store);
+}
+
+/* The slot's former life left its dirty bit set; the new one is filled, and not linked. */
+static void redis_does_not_hear_of_a_session_that_is_not_inserted_yet(void **state)
+{
+    struct scene scene;
+    struct store *store = lead_scene(&scene);
+    struct context *c = mine(scene.table);
+    struct store_image image = { .kind = STORE_PUT };
+    sesstab_view view;
+    slot_ref slot;
+    block_ref r;
+    (void)state;
+    rcu_enter(c);
+    check(heap_claim_slot(c, &slot) == 0 && heap_claim_block(c, 200, &r) == 0);
+    struct slot *s = slot_at(c->shm, slot);
+    memcpy(&block_at(c->shm, r)->handle, &record_of(c, victim(c))->handle, 96);
+    block_at(c->shm, r)->handle = 666;
+    s->node.key = 666;
+    s->current = CURRENT_WORD(r, 1, 0);
+    image.slot = slot;
+    store_read(store, &image, &view);
+    check_equal(image.kind, STORE_NOTHING);
+    check(!(s->current & CURRENT_STORED));
+    s->current = CURRENT_WORD((block_ref){ 0 }, 1, 0);
+    heap_unclaim(c, RETIRED_BLOCK, r.at);
+    check(heap_retire(c, RETIRED_SLOT, slot.at, &s->node.life, s->node.life));
+    rcu_exit(c);
+    store_close(store);
+}
+
+/* As if its loader had been killed between linking it and making its hint. */
+static void a_bound_session_without_a_hint_gets_one(void **state)
+{
+    struct scene scene;
+    struct store *store = lead_scene(&scene);
+    struct context *c = mine(scene.table);
+    struct store_image image;
+    hint_ref hint;
+    int found = 0;
+    (void)state;
+    check_result(sesstab_bind(scene.table, VICTIM, "bound", 0), SESSTAB_UNKNOWN);
+    rcu_enter(c);
+    hint_of_victim(c, record_of(c, victim(c))->player_hash, &hint);
+    put_back(c, &hint_at(c->shm, hint)->life, OWN_RETIRED);
+    index_remove(c, INDEX_PLAYERS, hint.at, true);
+    rcu_exit(c);
+    check_ok(sesstab_by_player(scene.table, "bound", count_one, &found));
+    check_equal(found, 0);
+    check(store_lead(store)); /* the sweep of a new leader */
+    do
+        store_take(store, &image, 1, false);
+    while (store_busy(store));
+    check_ok(sesstab_by_player(scene.table, "bound", count_one, &found));
+    check_equal(found, 1);
+    store_close(store);
+    check_strictly(scene.name, "a hint restored");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(what_a_death_leaves_half_done_stops_nobody_and_is_found),
         TEST(what_a_dead_worker_did_not_announce_reaches_redis),
+        TEST(a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable),
+        TEST(redis_does_not_hear_of_a_session_that_is_not_inserted_yet),
+        TEST(a_bound_session_without_a_hint_gets_one),
     };
     return run_all(tests);
 }

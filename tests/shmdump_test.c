@@ -173,7 +173,8 @@ static void a_table_whose_processes_are_all_dead_is_all_right(void **state)
         const char *name = new_name();
         pid_t pid = start_child(create_and_churn, (void *)name);
         wait_until(access(object_path(name), F_OK) == 0);
-        pause_ms(20 + (unsigned)random_below(40));
+        wait_until(shmdump("--sessions", name, NULL, NULL) == 0 && lines_with("dead.example") > 10);
+        pause_ms((unsigned)random_below(40));
         kill_child(pid); /* and its children with it */
         wait_until(shmdump("--workers", name, NULL, NULL) == 0 && !strstr(output, "alive"));
         check_table(name);
