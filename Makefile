@@ -26,7 +26,8 @@ override LDFLAGS  += -pthread $(if $(SAN),-fsanitize=$(SAN))
 objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 
 LIB_OBJ   := $(call objects,shm/*.c lib/*.c)
-STATIC    := $(BUILD)/libsesstab.a
+STATIC    := $(BUILD)/libsesstab-inside.a
+ARCHIVE   := $(BUILD)/libsesstab.a
 SHARED    := $(BUILD)/libsesstab.so.0
 PERSISTER := $(BUILD)/persister
 SHMDUMP   := $(BUILD)/shmdump
@@ -38,7 +39,7 @@ TESTS     := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_OBJ  := $(filter-out $(TEST_SRC:%.c=$(BUILD)/%.o),$(call objects,tests/*.c))
 CPLUSPLUS := $(BUILD)/tests/cplusplus_check
 
-all: $(STATIC) $(SHARED) $(TOOLS)  ## library, persister, shmdump, mushd
+all: $(ARCHIVE) $(SHARED) $(TOOLS)  ## library, persister, shmdump, mushd
 
 tests: $(TESTS) $(CPLUSPLUS)
 
@@ -52,6 +53,14 @@ $(BUILD)/%.o: %.c
 $(STATIC): $(LIB_OBJ)
 	@echo "  AR    $@"
 	@rm -f $@ && $(AR) rcs $@ $^
+
+# What users link: one object in which only sesstab_* is left to be seen.  (Our own tools and tests
+# look inside, and link the other archive.)
+$(ARCHIVE): $(LIB_OBJ)
+	@echo "  AR    $@"
+	@$(LD) -r -o $(BUILD)/libsesstab.o $^
+	@objcopy --localize-hidden $(BUILD)/libsesstab.o
+	@rm -f $@ && $(AR) rcs $@ $(BUILD)/libsesstab.o
 
 $(SHARED): $(LIB_OBJ)
 	@echo "  LD    $@"
@@ -76,18 +85,21 @@ $(CPLUSPLUS): tests/cplusplus_check.cc lib/sesstab.h $(SHARED)
 
 # ---------------------------------------------------------------- using --------------------
 
-check: all tests  ## every test, with real processes and a real Redis
+check:  ## install what is missing, build, and run every test, with real processes and a real Redis
+	@.ci/install test
+	@$(MAKE) all tests
 	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CPLUSPLUS)
 
-install: all  ## library, header, persister, shmdump, man pages
+install: all  ## (as root) library, header, persister, shmdump, man pages
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin \
 	           $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(ARCHIVE) $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
 	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(PREFIX)/lib/libsesstab.so
 	install -m 644 lib/sesstab.h $(DESTDIR)$(PREFIX)/include/
 	install -m 755 $(PERSISTER) $(SHMDUMP) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 docs/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
 clean:  ## remove everything that was built
 	rm -rf build

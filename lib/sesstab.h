@@ -144,11 +144,17 @@ typedef struct sesstab_options {
  * once get the same table: it appears complete or not at all.  *TABLE is owned by the process;
  * sesstab_close() gives it back.  Opening the same name twice gives two independent handles.
  *
- * OK · INVALID (name or option) · NOTFOUND (no such table, and not asked to create) · PERMISSION ·
+ * An existing table keeps what it was created with; with `create`, another mode than asked for is
+ * INVALID, so that nobody takes a table without Redis for one with it.
+ *
+ * OK · INVALID (name, option, or mode) · NOTFOUND (no such table, and not asked to create) · PERMISSION ·
  * NOTATABLE · WRONGVERSION · NOSPACE · NOMEMORY (address space) · LIMIT · UNSUPPORTED (locks or
  * membarrier do not work here) · STALE (unlinked while opening) · SYSTEM.
  */
 SESSTAB_API int sesstab_open(const char *name, const sesstab_options *options, sesstab **table);
+
+/* What the table was created with. */
+SESSTAB_API sesstab_mode sesstab_table_mode(sesstab *table);
 
 /*
  * Leaves the table and frees the handle; sessions stay, those owned by this process become detached

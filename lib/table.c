@@ -46,6 +46,17 @@ static struct segment_options segment_options_of(const sesstab_options *o)
     };
 }
 
+/* An existing table keeps its mode: who relies on another must not be told that all is well. */
+static int check_mode(const sesstab_options *o, const struct shm *shm)
+{
+    bool memory = shm->mode == MODE_MEMORY;
+    if (!o->create || memory == (o->mode == SESSTAB_MEMORY))
+        return 0;
+    return shm_fail(EINVAL, "%s was made in mode %s, and options ask for the other: open it without "
+                    "`create`, ask for its mode, or remove it", shm->path,
+                    memory ? "SESSTAB_MEMORY (no Redis)" : "SESSTAB_SELECTIVE");
+}
+
 static int open_table(const char *name, const struct segment_options *o, sesstab *t)
 {
     int error = 0;
@@ -66,6 +77,7 @@ static int open_table(const char *name, const struct segment_options *o, sesstab
 int sesstab_open(const char *name, const sesstab_options *options, sesstab **table)
 {
     const sesstab_options none = { 0 };
+    shm_fail(0, "%s", "");
     if (!options)
         options = &none;
     if (!table)
@@ -78,10 +90,15 @@ int sesstab_open(const char *name, const sesstab_options *options, sesstab **tab
         return error_of(shm_fail(ENOMEM, "out of memory"));
     struct segment_options o = segment_options_of(options);
     error = open_table(name, &o, t);
+    if (!error && (error = check_mode(options, &t->shm))) {
+        worker_close(&t->shm);
+        segment_close(&t->shm);
+    }
     if (error) {
         free(t);
         return error_of(error);
     }
+    shm_fail(0, "%s", ""); /* what was tried before it worked is no failure */
     *table = t;
     return SESSTAB_OK;
 }
@@ -93,6 +110,11 @@ void sesstab_close(sesstab *t)
     worker_close(&t->shm);
     segment_close(&t->shm);
     free(t);
+}
+
+sesstab_mode sesstab_table_mode(sesstab *t)
+{
+    return t->shm.mode == MODE_MEMORY ? SESSTAB_MEMORY : SESSTAB_SELECTIVE;
 }
 
 int sesstab_unlink(const char *name)

@@ -45,8 +45,9 @@ static int path_of(const char *name, char *path)
 {
     size_t n = name ? strlen(name) : 0;
     if (n < 2 || name[0] != '/' || n > 200)
-        return shm_fail(EINVAL, "table name '%.210s': a slash and 1 to 199 letters, digits, '.', "
-                        "'_' or '-' are wanted, as in /mush", name ? name : "(null)");
+        return shm_fail(EINVAL, "table name %s%.210s%s: a slash and 1 to 199 letters, digits, '.', "
+                        "'_' or '-' are wanted, as in /mush", name ? "'" : "", name ? name : "NULL",
+                        name ? "'" : "");
     for (size_t i = 1; i < n; i++) {
         char c = name[i];
         if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -66,7 +67,8 @@ int segment_unlink(const char *name)
         return error;
     struct stat s;
     if (lstat(path, &s))
-        return shm_fail(errno, "%s: %s", path, strerror(errno));
+        return shm_fail(errno, "%s: %s%s", path, strerror(errno),
+                        errno == ENOENT ? "; there is nothing to remove" : "");
     if (!S_ISREG(s.st_mode))
         return shm_fail(EPERM, "%s is not a regular file, so it is no table; it was left alone", path);
     if (unlink(path))
@@ -281,10 +283,12 @@ static int check_file(const char *path, const struct stat *s, const struct segme
         return shm_fail(EPERM, "%s has %lu hard links; a table has one name", path,
                         (unsigned long)s->st_nlink);
     if (s->st_uid != geteuid() && s->st_uid != 0 && s->st_uid != o->owner)
-        return shm_fail(EPERM, "%s belongs to user %u, but user %u (or root) is trusted", path,
-                        (unsigned)s->st_uid, (unsigned)(o->owner ? o->owner : geteuid()));
+        return shm_fail(EPERM, "%s belongs to user %u, but only user %u and root are trusted; see "
+                        "options.owner", path, (unsigned)s->st_uid,
+                        (unsigned)(o->owner ? o->owner : geteuid()));
     if ((s->st_mode & 0777) & ~o->permissions)
-        return shm_fail(EPERM, "%s has mode %03o, which allows more than %03o", path,
+        return shm_fail(EPERM, "%s has mode %03o, which allows more than %03o: chmod or remove it, or "
+                        "set options.permissions", path,
                         (unsigned)(s->st_mode & 0777), (unsigned)o->permissions);
     if (s->st_size < PAGE_BYTES)
         return shm_fail(EBADMSG, "%s is too small (%lld bytes) to be a table", path,
@@ -348,6 +352,9 @@ static int attach(const struct segment_options *o, struct shm *shm)
     if (fd < 0 && (errno == ELOOP || errno == EISDIR || errno == ENXIO))
         return shm_fail(EPERM, "%s is a symbolic link, a directory or a socket, not a table",
                         shm->path);
+    if (fd < 0 && errno == ENOENT)
+        return shm_fail(ENOENT, "%s: there is no such table; start the process that makes it, or set "
+                        "options.create", shm->path);
     if (fd < 0)
         return shm_fail(errno, "%s: %s", shm->path, strerror(errno));
     int error = attach_file(fd, o, shm);

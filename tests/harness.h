@@ -11,7 +11,8 @@
  *   T5  At the end of each test shmdump finds nothing wrong with the tables that are open.
  *   T6  What is random comes from one seed, printed on failure; SESSTAB_SEED repeats it.
  *
- * Programs are taken from the directory SESSTAB_BIN ("build" when unset).
+ * Programs are taken from the directory SESSTAB_BIN ("build" when unset).  SESSTAB_TEST, a name with
+ * wildcards, chooses the tests that run.
  */
 #ifndef TESTS_HARNESS_H
 #define TESTS_HARNESS_H
@@ -21,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -30,7 +32,9 @@
 #include "lib/sesstab.h"
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, test_begin, test_end)
-#define run_all(tests) cmocka_run_group_tests(tests, tests_start, tests_finish)
+#define run_all(tests)                                                                             \
+    (cmocka_set_test_filter(getenv("SESSTAB_TEST")),                                               \
+     cmocka_run_group_tests(tests, tests_start, tests_finish))
 
 int tests_start(void **state);
 int tests_finish(void **state);

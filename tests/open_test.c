@@ -86,6 +86,19 @@ static void bad_options_are_invalid_and_create_nothing(void **state)
     }
 }
 
+static void another_mode_than_the_table_s_is_refused(void **state)
+{
+    const char *name = new_name();
+    sesstab *other = NULL;
+    (void)state;
+    sesstab *table = open_table(name, &(sesstab_options){ .create = true, .mode = SESSTAB_MEMORY });
+    check_result(sesstab_open(name, &(sesstab_options){ .create = true }, &other), SESSTAB_INVALID);
+    check(strstr(sesstab_error_detail(), "SESSTAB_MEMORY") != NULL && !other);
+    check_equal(sesstab_table_mode(table), SESSTAB_MEMORY);
+    other = open_table(name, NULL); /* who does not care takes it as it is */
+    check_equal(sesstab_table_mode(other), SESSTAB_MEMORY);
+}
+
 static void every_result_has_a_text(void **state)
 {
     (void)state;
@@ -665,6 +678,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(bad_names_are_invalid),
         TEST(bad_options_are_invalid_and_create_nothing),
+        TEST(another_mode_than_the_table_s_is_refused),
         TEST(every_result_has_a_text),
         TEST(a_table_that_is_not_there_is_not_found_and_not_made),
         TEST(a_new_table_has_the_permissions_that_were_asked_for),
