@@ -114,7 +114,8 @@ bool hint_restore(struct context *c, const struct block *b, slot_ref slot)
     if (!b->player_hash)
         return true;
     seek(c, &w);
-    if (w.node && load_relaxed(&w.node->key) == key)
+    if (w.node && load_relaxed(&w.node->key) == key &&
+        OWN_STATE(load_acquire(&w.node->life)) == OWN_LIVE)
         return true;
     if (hint_arm(c, b->player_hash, slot, &hint) != SESSTAB_OK)
         return false;

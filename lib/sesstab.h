@@ -164,8 +164,8 @@ SESSTAB_API sesstab_mode sesstab_table_mode(sesstab *table);
 SESSTAB_API void sesstab_close(sesstab *table);
 
 /*
- * Removes the table's name.  Processes that have it open keep using their memory, but nobody can
- * open it again, forked children can't become workers and it can't grow.
+ * Removes the table's name.  Processes that have it open keep using it, but nobody can open it again,
+ * forked children can't become workers, and deaths can't be proved any more.
  * OK · INVALID · NOTFOUND · PERMISSION · SYSTEM.
  */
 SESSTAB_API int sesstab_unlink(const char *name);

@@ -15,6 +15,7 @@ enum { SWEEP_PERIOD_MS = 10000, SWEEP_MS_PER_CHUNK = 20, SWEEP_CHUNKS_PER_TAKE =
 
 struct sweep {
     bool running, thorough;  /* thorough: somebody died; as fast as it goes, and hints are set anew */
+    bool again;              /* somebody died while it ran: a whole round more, after this one      */
     uint64_t chunk;
     int64_t started, next;   /* monotonic ms */
 };
@@ -72,9 +73,7 @@ uint32_t store_incarnation(const struct store *s)
 
 static void sweep_everything(struct store *s)
 {
-    s->sweep.running = s->sweep.thorough = true;
-    s->sweep.chunk = 0;
-    s->sweep.started = monotonic_ms();
+    s->sweep = (struct sweep){ .running = true, .thorough = true, .started = monotonic_ms() };
 }
 
 static void scan_everything(struct store *s)
@@ -172,7 +171,7 @@ static enum ticket_state judge(uint64_t version, const struct block *b, uint64_t
 {
     if (b->bound_version < version || b->refused_version == version)
         return TICKET_REFUSED;
-    if (version < b->refused_version && b->refused_version < b->bound_version)
+    if (version < b->refused_version)
         return TICKET_WAITING; /* a refusal lies between: who can't tell says unknown */
     return durable >= version ? TICKET_DURABLE : TICKET_WAITING;
 }
@@ -465,7 +464,7 @@ static enum ticket_state fate(const struct speaking *p, uint64_t version)
         return TICKET_WAITING;
     if (image->kind == STORE_DELETE)
         return TICKET_GONE;
-    if (p->refuse)
+    if (p->refuse && p->record)
         return version <= image->bound_version ? TICKET_REFUSED : TICKET_WAITING;
     return p->record ? judge(version, p->record, image->version) : TICKET_GONE;
 }
@@ -670,6 +669,8 @@ bool store_refuse(struct store *s, const struct store_image *image)
     int result = SESSTAB_OK;
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
+    if (slot && (current & CURRENT_TOMB))
+        slot = NULL; /* removed: those who wait are told so */
     if (slot && (DURABLE_VERSION(load_acquire(&slot->durable)) >= image->bound_version ||
                  ((current & CURRENT_ACKED) && b->bound_version == image->bound_version))) {
         rcu_exit(c); /* it was durable once, whatever became of Redis since: that stays said */
@@ -687,7 +688,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
     if (result != SESSTAB_OK && result != CHANGE_NONE && result != SESSTAB_NOTFOUND)
         return false;
     add_relaxed(&c->shm->header->refusals, 1);
-    struct speaking p = { .image = image, .refuse = true };
+    struct speaking p = { .image = image, .refuse = true, .record = slot ? b : NULL };
     collect_urgent(s); /* who posted before the roll-back is told now, who comes later is judged */
     each_waiting(s, speak, &p);
     return true;
@@ -813,15 +814,23 @@ static void sweep_some(struct store *s)
 {
     struct context *c = context_in(s);
     uint64_t chunks = load_acquire(&s->table->shm.header->committed);
-    if (atomic_exchange(&s->table->shm.header->sweep_wanted, 0))
-        sweep_everything(s);
+    if (atomic_exchange(&s->table->shm.header->sweep_wanted, 0)) {
+        s->sweep.again = s->sweep.running && s->sweep.chunk > 0;
+        if (!s->sweep.again)
+            sweep_everything(s);
+        s->sweep.thorough = true;
+    }
     uint64_t allowed = sweep_allowed(s);
     if (!s->sweep.running && allowed)
         s->sweep = (struct sweep){ .running = true, .started = monotonic_ms() };
     for (int i = 0; i < SWEEP_CHUNKS_PER_TAKE && s->sweep.chunk < chunks && s->sweep.chunk < allowed; i++)
         sweep_chunk(s, c, s->sweep.chunk++);
-    if (s->sweep.running && s->sweep.chunk >= chunks)
-        s->sweep = (struct sweep){ .next = s->sweep.started + SWEEP_PERIOD_MS };
+    if (!s->sweep.running || s->sweep.chunk < chunks)
+        return;
+    bool again = s->sweep.again;
+    s->sweep = (struct sweep){ .next = s->sweep.started + SWEEP_PERIOD_MS };
+    if (again)
+        sweep_everything(s);
 }
 
 /* ---------------------------------------------------------------- loading ------------------- */

@@ -236,11 +236,9 @@ bool index_reaches(struct context *c, enum index_kind kind, uint32_t ref)
                 return true;
             index_step(&w);
             if (!index_advance(c, kind, &w))
-                break;
-            if (!w.node)
-                return false;
+                goto disturbed;
         }
-        if (!w.node || w.node->key != n->key)
-            return false;
+        return false;
+    disturbed:;
     }
 }

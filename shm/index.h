@@ -135,16 +135,27 @@ static inline void index_step(struct walk *w)
 
 struct slot *index_lookup_slowly(struct context *c, uint64_t handle, uint64_t hash);
 
-/* The slot of a handle, NULL if there is none.  Its `current` says whether it lives. */
+/*
+ * The slot of a handle, NULL if there is none.  Its `current` says whether it lives.  Along the usual
+ * chain, a few nodes with tags that tell; whatever is unusual is index_advance()'s.  (A marked node may
+ * be passed: what lies behind it was linked while the section ran, and a birth within hi holds it.)
+ */
 static inline struct slot *index_lookup(struct context *c, uint64_t handle)
 {
     struct shm *shm = c->shm;
     uint64_t hash = hash_of_handle(shm, handle);
+    uint32_t mine = HASH_TAG(hash);
     uint64_t word = load_acquire(&shm->handles[hash & (index_size(shm, INDEX_HANDLES) - 1)]);
-    if (likely(!(word & (LINK_CLAIMED | LINK_HEAD)) && LINK_TAG(word) == HASH_TAG(hash))) {
+    while (likely(word != 0 && !(word & (LINK_CLAIMED | LINK_HEAD)))) {
+        uint32_t tag = LINK_TAG(word);
+        if (tag != mine && !hash_before(tag, mine))
+            return NULL;
         struct slot *s = slot_at(shm, (slot_ref){ LINK_REF(word) });
-        if (likely(s && load_acquire(&s->node.birth) <= c->hi && s->node.key == handle))
+        if (unlikely(!s || load_acquire(&s->node.birth) > c->hi))
+            break;
+        if (tag == mine && load_relaxed(&s->node.key) == handle)
             return s;
+        word = load_acquire(&s->node.next);
     }
     return index_lookup_slowly(c, handle, hash);
 }

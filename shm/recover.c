@@ -31,7 +31,8 @@ static bool hold(struct context *c, atomic_u64 *birth, atomic_u64 *word, uint64_
 static void retire_unpublished(struct context *c, slot_ref r, struct slot *s, uint64_t life)
 {
     uint64_t current = load_acquire(&s->current);
-    block_ref b = CURRENT_BLOCK(current);
+    block_ref b = CURRENT_BLOCK(current), none = { 0 };
+    cas_exact(&s->current, current, CURRENT_WORD(none, CURRENT_LOW(current), 0));
     if (!heap_retire(c, RETIRED_SLOT, r.at, &s->node.life, life))
         return;
     struct block *block = block_ref_valid(c->shm, b) ? block_at(c->shm, b) : NULL;
