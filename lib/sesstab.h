@@ -33,7 +33,8 @@
  *   Death      Any process may be killed at any instruction; the others go on.
  *   Blocking   Only sesstab_bind(), sesstab_unbind(), sesstab_wait_ready() and sesstab_open() ever
  *              wait, each of the first three no longer than the time it is given.  A call that
- *              finds no free memory may extend the segment by one step (two system calls).
+ *              finds no free memory may extend the segment by one step (two system calls), and one
+ *              that can't may look for what the dead left, some milliseconds, before it fails.
  *   Results    0 (SESSTAB_OK) is success; every other value is listed under sesstab_error, and
  *              nothing has changed unless the function says otherwise.
  *   Time       Times are milliseconds since the Unix epoch (sesstab_now()), time-outs milliseconds.

@@ -31,6 +31,7 @@ struct store {
     void *lock_page;                  /* leadership */
     uint64_t waiting[THREADS / 64];   /* tickets that this leader knows to wait */
     unsigned next_ticket;             /* where the next take begins: everybody gets a turn */
+    unsigned next_ring;               /* the same for rings, 64 at a time */
     bool tickets_left;                /* the last take had no room for all */
     struct scan scan;                 /* of the dirty bits */
     struct sweep sweep;
@@ -294,7 +295,9 @@ static void take_ring(struct store *s, struct taking *k, unsigned index)
 static void take_rings(struct store *s, struct taking *k)
 {
     atomic_u64 *ready = s->table->shm.ready;
-    for (unsigned i = 0; i < THREADS / 64 && k->count < k->max; i++) {
+    const unsigned words = THREADS / 64, first = s->next_ring++;
+    for (unsigned n = 0; n < words && k->count < k->max; n++) {
+        unsigned i = (first + n) % words;
         uint64_t bits = load_relaxed(&ready[i]) ? atomic_exchange(&ready[i], 0) : 0;
         for (; bits; bits &= bits - 1)
             take_ring(s, k, i * 64 + (unsigned)__builtin_ctzll(bits));

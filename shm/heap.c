@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { RELIEVE_MS = 100 };
+enum { RELIEVE_MS = 100, RELIEVE_WAITS = 20 };
 
 /* ---------------------------------------------------------------- references ---------------- */
 
@@ -296,6 +296,9 @@ static int more(struct context *c, unsigned class, enum retired_kind kind)
     unsigned chunk = 0;
     int error = grow(c->shm, class, &chunk);
     if (!error) {
+        /* Sessions alone must not fill the memory: without a chunk of hints nobody could log in. */
+        if (chunk == 0 && class == CHUNK_SESSIONS)
+            grow(c->shm, CHUNK_HINTS, cursor_of(c, RETIRED_HINT, CHUNK_HINTS));
         *cursor_of(c, kind, class) = chunk;
         refill(c, class, kind);
     }
@@ -312,17 +315,35 @@ static uint64_t relieve_chunk(struct context *c, unsigned chunk)
     return c->freed - before;
 }
 
-bool heap_relieve(struct context *c)
+/* Looks through the heap until something was freed. */
+static bool search(struct context *c)
 {
-    if (c->depth || monotonic_ms() - c->relieved_at < RELIEVE_MS)
-        return false;
     worker_recover(c->shm, NULL, 0, NULL);
     uint64_t n = load_acquire(&c->shm->header->committed), freed = 0;
     for (uint64_t i = 0; i < n && i < c->shm->max_chunks && !freed; i++)
         freed = relieve_chunk(c, (unsigned)(add_relaxed(&c->shm->header->sweep_cursor, 1) % n));
-    if (!freed) /* there may still be hints that nobody had: one more try, then a pause */
-        c->relieved_at = monotonic_ms();
-    return true;
+    return freed;
+}
+
+/*
+ * What there is may be in the hands of others who search, or pinned by a reader who was interrupted:
+ * they get some moments, and the claim is tried after each.
+ */
+bool heap_relieve(struct context *c)
+{
+    const struct timespec moment = { 0, 1000000 };
+    if (c->depth || monotonic_ms() - c->relieved_at < RELIEVE_MS)
+        return false;
+    if (c->relieve_waits == 0 && search(c))
+        return true;
+    if (++c->relieve_waits <= RELIEVE_WAITS) {
+        nanosleep(&moment, NULL);
+        rcu_reclaim(c);
+        return true;
+    }
+    c->relieve_waits = 0;
+    c->relieved_at = monotonic_ms();
+    return false;
 }
 
 /* ---------------------------------------------------------------- claiming ------------------ */

@@ -213,10 +213,13 @@ static int context_fill(struct shm *shm, struct context *c)
     memset(c, 0, sizeof *c);
     c->worker = shm->process->worker;
     int error = thread_claim(shm, c);
-    if (!error) {
-        c->shm = shm;
-    }
-    return error;
+    if (error)
+        return error;
+    /* Threads that die young, one after the other, never get as far as a reclaim.  Were the era to
+     * stand still meanwhile, one stopped reader would pin all that they leave. */
+    atomic_fetch_add(&shm->header->era, 1);
+    c->shm = shm;
+    return 0;
 }
 
 struct context *context_attach(struct shm *shm, int *error)

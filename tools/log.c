@@ -1,16 +1,19 @@
 /*
  * Log lines in logfmt; see log.h.  A line is built in a buffer on the stack and written by one
- * write(2), so that lines of several threads and processes do not mix.
+ * write(2), so that lines of several threads and processes do not mix.  poll(2) reports a pipe as
+ * writable only when PIPE_BUF bytes fit, and no line is longer.
  */
 #include "tools/log.h"
 
+#include <limits.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 2048 };
+enum { LINE_MAX_BYTES = PIPE_BUF, VALUE_MAX_BYTES = 640 };
 
 struct line {
     char bytes[LINE_MAX_BYTES];
@@ -19,6 +22,7 @@ struct line {
 
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
 static _Atomic(int) threshold = LEVEL_INFO;
+static atomic_ullong dropped; /* lines, since log-dropped was written last */
 
 void log_set_level(enum log_level level)
 {
@@ -35,7 +39,7 @@ bool log_parse_level(const char *text, enum log_level *level)
     return false;
 }
 
-/* Keeps one byte free for the newline; what does not fit is cut off. */
+/* Keeps one byte free for the newline; what does not fit is cut off (no event has so much). */
 static void add(struct line *line, const char *bytes, size_t count)
 {
     size_t room = sizeof line->bytes - 1 - line->used;
@@ -77,14 +81,15 @@ static void add_escaped(struct line *line, unsigned char byte)
 
 static void add_value(struct line *line, const char *text)
 {
-    if (is_plain(text)) {
-        add_text(line, text);
-        return;
-    }
-    add(line, "\"", 1);
-    for (const char *p = text; *p; p++)
-        add_escaped(line, (unsigned char)*p);
-    add(line, "\"", 1);
+    size_t start = line->used;
+    bool plain = is_plain(text);
+    if (!plain)
+        add(line, "\"", 1);
+    for (; *text && line->used - start < VALUE_MAX_BYTES; text++)
+        add_escaped(line, (unsigned char)*text);
+    add_text(line, *text ? "..." : "");
+    if (!plain)
+        add(line, "\"", 1);
 }
 
 static void add_time(struct line *line)
@@ -115,11 +120,15 @@ static void add_field(struct line *line, const struct log_field *field)
     }
 }
 
-void log_write(enum log_level level, const char *event, const struct log_field *fields)
+static bool has_room(void)
+{
+    struct pollfd stderr_poll = { .fd = STDERR_FILENO, .events = POLLOUT };
+    return poll(&stderr_poll, 1, 0) == 1;
+}
+
+static void write_line(enum log_level level, const char *event, const struct log_field *fields)
 {
     struct line line = { .used = 0 };
-    if ((int)level > atomic_load_explicit(&threshold, memory_order_relaxed))
-        return;
     add_time(&line);
     add_text(&line, " level=");
     add_text(&line, level_names[level]);
@@ -131,4 +140,25 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     /* Nobody to tell when standard error is gone. */
     ssize_t written = write(STDERR_FILENO, line.bytes, line.used);
     (void)written;
+}
+
+void log_write(enum log_level level, const char *event, const struct log_field *fields)
+{
+    if ((int)level > atomic_load_explicit(&threshold, memory_order_relaxed))
+        return;
+    if (!has_room()) {
+        atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+        return;
+    }
+    unsigned long long lines = atomic_exchange_explicit(&dropped, 0, memory_order_relaxed);
+    if (lines) {
+        write_line(LEVEL_WARN, "log-dropped",
+                   (const struct log_field[]){ NUMBER("lines", lines),
+                       TEXT("reason", "standard error had no room"), { 0 } });
+        if (!has_room()) {
+            atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+            return;
+        }
+    }
+    write_line(level, event, fields);
 }

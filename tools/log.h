@@ -1,9 +1,11 @@
 /*
- * Log lines in logfmt on standard error, one event per line, whole or not at all:
+ * Log lines in logfmt on standard error, one event per line, whole or not at all.  Logging never
+ * waits: lines for which a pipe has no room are counted, and log-dropped says so later.
  *
  *   ts=2026-11-22T21:00:00.123Z level=info event=loaded sessions=1200 bad=0 ms=41
  *
- * A value that would be ambiguous is quoted, with \" \\ \n and \xNN inside.  Any thread may log.
+ * A value that would be ambiguous is quoted, with \" \\ \n and \xNN inside; one that is very long
+ * is cut, and ends with "...".  Any thread may log.
  */
 #ifndef TOOLS_LOG_H
 #define TOOLS_LOG_H

@@ -17,6 +17,7 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
@@ -65,6 +66,17 @@ static void on_stop(int signal)
     atomic_store_explicit(&stop_by, monotonic_ms() + STOP_MS, memory_order_relaxed);
 }
 
+/* Descriptors 0 to 2, where closed: else a socket might get their number, and log lines with it. */
+static void fill_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 static void catch_signals(void)
 {
     struct sigaction action = { .sa_handler = on_stop };
@@ -106,7 +118,7 @@ static const struct argp_option options[] = {
     { "owner", OPTION_OWNER, "USER", 0, "a user who may own it, besides root and this one", 1 },
     { "group", OPTION_GROUP, "GROUP", 0, "its group, when created", 1 },
     { "max-bytes", OPTION_MAX_BYTES, "SIZE", 0,
-      "how far it may grow, when created; with K, M or G", 1 },
+      "how far it may grow, when created; with K, M or G (16G)", 1 },
     { NULL, 0, NULL, 0, "Redis:", 2 },
     { "redis", 'r', "ADDRESS", 0, "unix:PATH or tcp:HOST:PORT (tcp:127.0.0.1:6379)", 2 },
     { "user", OPTION_USER, "NAME", 0, "user name to log in with", 2 },
@@ -116,8 +128,11 @@ static const struct argp_option options[] = {
     { "prefix", OPTION_PREFIX, "TEXT", 0, "what all keys begin with (sesstab)", 2 },
     { "timeout", OPTION_TIMEOUT, "MS", 0, "how long an answer may take (5000)", 2 },
     { "spawn-redis", OPTION_SPAWN_REDIS, "DIR", 0,
-      "run a private redis-server whose files are in DIR, instead of --redis.  It is configured by "
-      "DIR/redis.conf if there is one", 2 },
+      "run a private redis-server whose files are in DIR, which is made if there is none, instead "
+      "of --redis.  Its socket is DIR/redis.sock.  It is configured by DIR/redis.conf if there is "
+      "one, and by default writes with appendfsync everysec: what is acknowledged survives "
+      "the death of "
+      "processes, but not a power cut", 2 },
     { NULL, 0, NULL, 0, "Pace:", 3 },
     { "flush-interval", OPTION_FLUSH_INTERVAL, "MS", 0,
       "how long changes that nobody waits for may gather (50)", 3 },
@@ -130,8 +145,10 @@ static const struct argp_option options[] = {
 static const char doc[] =
     "Carries the changes of a sesstab table to Redis, and loads Redis into a fresh table."
     "\vOne persister leads a table; a second one stands by and takes over.  SIGTERM and SIGINT "
-    "flush and leave; a second signal leaves at once, and loses nothing either.  Log lines "
-    "(logfmt) go to standard error.\n\n"
+    "flush for at most 5 s and leave; what is not written by then (left= in the log) stays in the "
+    "table for the next persister.  A second signal leaves at once, and loses nothing either.  Log "
+    "lines (logfmt) go to standard error; those for which it has no room are counted "
+    "(log-dropped).\n\n"
     "Exit status: 0 asked to leave, 1 failed (the log says why), 64 wrong usage, 128+N ended by a "
     "second signal N.";
 
@@ -194,6 +211,16 @@ static int64_t group_option(struct argp_state *state, const char *text)
                                   UINT32_MAX - 1);
 }
 
+/* With the slash in front, which may be left out. */
+static const char *table_option(const char *text)
+{
+    static char name[SESSTAB_NAME_MAX + 3]; /* what is too long stays too long */
+    if (*text == '/')
+        return text;
+    snprintf(name, sizeof name, "/%s", text);
+    return name;
+}
+
 static const char *prefix_option(struct argp_state *state, const char *text)
 {
     size_t length = strlen(text);
@@ -226,7 +253,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     struct settings *settings = &arguments->settings;
     enum log_level level;
     switch (key) {
-    case 't': settings->table = text; break;
+    case 't': settings->table = table_option(text); break;
     case 'r': redis_option(state, arguments, text); break;
     case OPTION_CREATE: settings->creation.create = true; break;
     case OPTION_PERMISSIONS: settings->creation.permissions = mode_option(state, text); break;
@@ -332,7 +359,8 @@ static int serve_table(const struct settings *settings, sesstab *table, struct s
         }
         if (!store_is_wanted(store)) {
             log_event(LEVEL_ERROR, "failed", TEXT("table", settings->table),
-                      TEXT("reason", "the table was made in memory mode: nothing is to be persisted"));
+                      TEXT("reason", "the table was made in memory mode: nothing is to be "
+                                     "persisted"));
             store_close(store);
             return EXIT_FAILED;
         }
@@ -354,7 +382,8 @@ static int run(const struct settings *settings, struct spawn *spawn)
     int error = sesstab_open(settings->table, &settings->creation, &table);
     if (error) {
         log_event(LEVEL_ERROR, "failed", TEXT("table", settings->table),
-                  TEXT("error", sesstab_strerror(error)), TEXT("reason", sesstab_error_detail()),
+                  TEXT("reason", *sesstab_error_detail() ? sesstab_error_detail()
+                                                         : sesstab_strerror(error)),
                   TEXT("note", error == SESSTAB_NOTFOUND ? "start its server first, or use --create"
                                                          : NULL));
         return EXIT_FAILED;
@@ -400,6 +429,7 @@ int main(int argc, char **argv)
                       .batch = 128, .timeout_ms = 5000 }
     };
     struct settings *settings = &arguments.settings;
+    fill_standard_descriptors();
     redis_parse_address("tcp:127.0.0.1:6379", &settings->address);
     argp_err_exit_status = 64;
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);

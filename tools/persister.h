@@ -5,6 +5,7 @@
  *   persister.c             options, signals, main
  *   persister_lead.c        leadership: standby, connecting, what Redis holds, pacing, leaving
  *   persister_batch.c       sessions in hands -> one fenced batch -> what became of each
+ *   persister_round.c       one write per session and flush interval
  *   persister_quarantine.c  what Redis refuses: kept, retried slowly, logged once
  *   persister_fence.c       the leader's token: stale bytes change nothing
  *   persister_record.c      a session as Redis sees it: keys, fields, times

@@ -2,13 +2,14 @@
 #include "tools/persister_batch.h"
 
 #include "tools/log.h"
+#include "tools/persister.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum operation_kind { CLEAR, RECORD, METADATA, JOIN, TOUCH, REMOVE, LEAVE };
-enum { OPERATIONS_PER_IMAGE = 4 };
+enum { OPERATIONS_PER_IMAGE = 4, LOUD = 8 /* refused bindings that are logged in a second */ };
 
 struct operation {
     size_t image;
@@ -21,6 +22,7 @@ enum outcome_kind {
     WRITTEN,
     LOST,    /* Redis did not have what it should     */
     PARKED,  /* Redis is full: not even tried         */
+    KEPT,    /* written in this round: not even tried */
     REFUSED
 };
 
@@ -46,12 +48,14 @@ bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct
     batch->outcomes = calloc(room, sizeof *batch->outcomes);
     batch->operations = calloc(room * OPERATIONS_PER_IMAGE, sizeof *batch->operations);
     quarantine_init(&batch->quarantine, store);
+    round_init(&batch->round, store);
     return batch->images && batch->outcomes && batch->operations;
 }
 
 void batch_free(struct batch *batch)
 {
     quarantine_free(&batch->quarantine);
+    round_free(&batch->round);
     transaction_free(&batch->transaction);
     free(batch->images);
     free(batch->outcomes);
@@ -365,12 +369,30 @@ static enum truth read_back(struct batch *batch, const struct store_image *image
     return truth;
 }
 
+/* Many at once have one cause, which is said by then; how many there were is said with the next. */
+static bool is_loud(struct batch *batch)
+{
+    uint64_t now = monotonic_ms();
+    if (now - batch->said_since >= 1000) {
+        if (batch->unsaid)
+            log_event(LEVEL_WARN, "bindings-refused", NUMBER("more", batch->unsaid),
+                      NUMBER("ms", now - batch->said_since));
+        batch->said_since = now;
+        batch->said = batch->unsaid = 0;
+    }
+    bool loud = batch->said < LOUD;
+    batch->said += loud;
+    batch->unsaid += !loud;
+    return loud;
+}
+
 static void say_refused(struct batch *batch, const struct store_image *image,
                         const struct outcome *outcome)
 {
     bool whole = quarantine_whole(&batch->quarantine, outcome->refusal, outcome->error);
     batch->refused++;
-    log_event(whole ? LEVEL_DEBUG : LEVEL_WARN, "binding-refused", NUMBER("handle", image->handle),
+    log_event(whole || !is_loud(batch) ? LEVEL_DEBUG : LEVEL_WARN, "binding-refused",
+              NUMBER("handle", image->handle),
               TEXT("kind", refusal_name(outcome->refusal)), TEXT("reason", outcome->error));
 }
 
@@ -413,6 +435,7 @@ static void settle(struct batch *batch)
         case WRITTEN:
             store_ack(batch->store, &batch->images[i]);
             quarantine_accepted(&batch->quarantine, &batch->images[i]);
+            round_written(&batch->round, &batch->images[i]);
             batch->written++;
             break;
         case LOST:
@@ -426,6 +449,7 @@ static void settle(struct batch *batch)
             quarantine_park(&batch->quarantine, &batch->images[i]);
             break;
         case CLEAN:
+        case KEPT:
         case REFUSED:
             break;
         }
@@ -434,14 +458,28 @@ static void settle(struct batch *batch)
             settle_refused(batch, i);
 }
 
-enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken)
+/* Keeps what was written in this round already; how many. */
+static size_t keep_repeated(struct batch *batch)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < batch->count; i++)
+        if (round_keep(&batch->round, &batch->images[i])) {
+            batch->outcomes[i].kind = KEPT;
+            kept++;
+        }
+    return kept;
+}
+
+enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken,
+                         size_t *kept)
 {
     if (max > batch->room)
         max = batch->room;
     batch->count = store_take(batch->store, batch->images, max, urgent_only);
     memset(batch->outcomes, 0, batch->count * sizeof *batch->outcomes);
     *taken = batch->count;
-    if (batch->count == 0)
+    *kept = keep_repeated(batch);
+    if (*kept == batch->count)
         return COMMITTED;
     batch->allowance = quarantine_allowance(&batch->quarantine);
     enum verdict verdict = write_images(batch);

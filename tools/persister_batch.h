@@ -14,6 +14,7 @@
  *                              Then store_ack; else store_refuse; who can't tell leaves it pending
  *   refused, nobody waits      quarantine (also what is not tried because Redis is full)
  *   unknown (dropped, fenced)  store_retry
+ *   written in this round      kept until the next one
  *
  *   B1  One batch at a time; every image that was taken has one outcome when the call returns, or
  *       is in the quarantine.
@@ -25,6 +26,7 @@
 
 #include "tools/persister_fence.h"
 #include "tools/persister_quarantine.h"
+#include "tools/persister_round.h"
 
 enum { BATCH_MAX = 4096 };
 
@@ -41,7 +43,9 @@ struct batch {
     size_t allowance;              /* see quarantine_allowance()          */
     struct transaction transaction;
     struct quarantine quarantine;
+    struct round round;
     uint64_t written, refused, lost; /* since batch_init() */
+    uint64_t said_since, said, unsaid; /* refusals: in this second logged, and not */
 };
 
 /* ROOM images at a time.  False: out of memory. */
@@ -50,10 +54,12 @@ bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct
 void batch_free(struct batch *batch);
 
 /*
- * Takes up to MAX sessions (URGENT_ONLY: with tickets) and writes them; *TAKEN is how many.
+ * Takes up to MAX sessions (URGENT_ONLY: with tickets) and writes them, those that wait or were not
+ * written in this round yet; *TAKEN is how many were taken, *KEPT how many of these were not tried.
  * COMMITTED also when there was nothing to write.  Never ABORTED.
  */
-enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken);
+enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken,
+                         size_t *kept);
 
 /* Deletes HANDLES, which the table does not know, from Redis. */
 enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t count);

@@ -108,10 +108,25 @@ static enum alive alive_in(const char *list, const char *token)
 enum alive fence_holder_alive(struct fence *fence)
 {
     enum alive alive = ALIVE_UNKNOWN;
+    /* Where names are forbidden, the holder has none either. */
+    redisReply *named = redis_ask(fence->redis, "CLIENT", "SETNAME", fence->process, NULL);
     redisReply *reply = redis_ask(fence->redis, "CLIENT", "LIST", NULL);
-    if (reply && reply->type == REDIS_REPLY_STRING)
+    if (redis_says(named, "OK") && reply && reply->type == REDIS_REPLY_STRING)
         alive = alive_in(reply->str, fence->holder);
+    freeReplyObject(named);
     freeReplyObject(reply);
+    return alive;
+}
+
+enum alive fence_holder_reads(struct fence *fence)
+{
+    enum alive alive = ALIVE_UNKNOWN;
+    redisReply *idle = redis_ask(fence->redis, "OBJECT", "IDLETIME", fence->leader_key, NULL);
+    if (idle && idle->type == REDIS_REPLY_NIL)
+        alive = ALIVE_NO;
+    else if (idle && idle->type == REDIS_REPLY_INTEGER)
+        alive = idle->integer < ALIVE_SECONDS ? ALIVE_YES : ALIVE_NO;
+    freeReplyObject(idle);
     return alive;
 }
 
@@ -202,6 +217,8 @@ enum epoch fence_epoch(const struct fence *fence, uint32_t incarnation)
     epoch_text(fence, incarnation, ours);
     if (!fence->epoch[0])
         return EPOCH_MISSING;
+    if (strncmp(fence->epoch, fence->creation, strlen(fence->creation)) != 0)
+        return EPOCH_FOREIGN;
     return strcmp(fence->epoch, ours) == 0 ? EPOCH_OURS : EPOCH_OTHER;
 }
 

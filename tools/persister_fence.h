@@ -67,8 +67,15 @@ enum alive fence_holder_alive(struct fence *fence);
 /* Writes the epoch key, fenced; false: not done (dropped, or the fence is lost). */
 bool fence_set_epoch(struct fence *fence, uint32_t incarnation);
 
-/* EPOCH_OURS only if it names this segment and INCARNATION. */
-enum epoch { EPOCH_OURS, EPOCH_MISSING, EPOCH_OTHER };
+/*
+ * Whether the holder's key is read by anybody, where ALIVE_UNKNOWN is the answer: to be asked
+ * before fence_look(), which reads it as well, and when this process has not read
+ * it for some seconds.
+ */
+enum alive fence_holder_reads(struct fence *fence);
+
+/* EPOCH_OURS only if it names this segment and INCARNATION; EPOCH_FOREIGN: another segment. */
+enum epoch { EPOCH_OURS, EPOCH_MISSING, EPOCH_OTHER, EPOCH_FOREIGN };
 enum epoch fence_epoch(const struct fence *fence, uint32_t incarnation);
 
 /* Deletes the leader key if it is ours; best effort. */

@@ -20,6 +20,7 @@ enum {
     BACKOFF_MAX_MS = 1000,
     STABLE_MS = 1000,  /* a connection that lasted so long starts the back-off anew          */
     SWEEP_MS = 5,      /* between two steps of the store's sweep                             */
+    REPEATS = 64,      /* takes in a row of nothing but what this round has written          */
     RIVAL_MS = 5000    /* for the leader of a table that was replaced to notice and leave    */
 };
 
@@ -38,10 +39,15 @@ struct leader {
     enum ending ending;          /* once over                                            */
     bool up;                     /* connected and filled                                 */
     uint64_t up_since, retry_at, rival_until;
+    bool rival_unknown;          /* whether it is alive; its key is not to be read till then */
+    bool load_tried;             /* what is bad in Redis was logged                      */
+    char predecessor[TOKEN_BYTES]; /* the epoch of what was loaded into this table       */
     unsigned backoff_ms;
     char said[256];              /* the last reason that was logged for not being up     */
     bool said_up;
     uint64_t gather_until;       /* write-behind changes go out then; 0: none is known   */
+    uint64_t round_until;        /* a session that was written before is not, till then  */
+    unsigned repeats;
     uint64_t tick_at, check_at, look_at;
     bool name_removed;
 };
@@ -73,13 +79,16 @@ static void say_down(struct leader *l, const char *event)
     memcpy(l->said, l->redis.reason, sizeof l->said);
     l->said_up = false;
     log_event(LEVEL_WARN, event, TEXT("redis", l->settings->address.text),
-              TEXT("reason", l->redis.reason));
+              TEXT("reason", l->redis.reason),
+              TEXT("note", l->over ? NULL : "trying again; the table works, logins are answered "
+                                    "unknown"));
 }
 
 static void went_down(struct leader *l)
 {
     compare_stop(&l->compare);
     quarantine_release(&l->batch.quarantine);
+    round_begin(&l->batch.round);
     if (l->up && monotonic_ms() - l->up_since >= STABLE_MS)
         l->backoff_ms = BACKOFF_MIN_MS;
     say_down(l, l->up ? "disconnected" : "unreachable");
@@ -87,6 +96,8 @@ static void went_down(struct leader *l)
         store_connected(l->store, false);
     l->up = false;
     back_off(l);
+    if (l->rival_unknown && l->retry_at < l->rival_until)
+        l->retry_at = l->rival_until;
 }
 
 /* Once, also when what follows fails again and again for one reason. */
@@ -136,30 +147,55 @@ static bool still_there(struct leader *l)
 static bool load(struct leader *l)
 {
     struct load loading = { .store = l->store, .redis = &l->redis,
-                            .prefix = l->settings->prefix };
+                            .prefix = l->settings->prefix, .quiet = l->load_tried };
     uint64_t start = monotonic_ms();
     bool was_empty = table_is_empty(l);
-    if (fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_OURS &&
-        !fence_set_epoch(&l->fence, store_incarnation(l->store)))
-        return false;
+    if (fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_OURS) {
+        memcpy(l->predecessor, l->fence.epoch, sizeof l->predecessor);
+        if (!fence_set_epoch(&l->fence, store_incarnation(l->store)))
+            return false;
+    }
+    l->load_tried = true;
     if (!load_run(&loading))
         redis_drop(&l->redis, "asked to stop while loading");
     if (!redis_connected(&l->redis) || !still_there(l))
         return false;
     log_event(LEVEL_INFO, "loaded", NUMBER("sessions", loading.loaded),
               NUMBER("present", loading.present), NUMBER("bad", loading.bad),
-              NUMBER("ms", monotonic_ms() - start));
+              NUMBER("empty", loading.empty), NUMBER("ms", monotonic_ms() - start));
     store_set_ready(l->store, loading.max_generation, loading.max_handle);
     log_event(LEVEL_INFO, "ready", NUMBER("max_generation", loading.max_generation),
               NUMBER("max_handle", loading.max_handle));
     /* What an earlier attempt had loaded may have been lost before this one. */
-    if (!was_empty)
-        compare_start(&l->compare, &l->batch, true);
+    if (!was_empty || loading.empty)
+        compare_start(&l->compare, &l->batch, !loading.empty);
+    return true;
+}
+
+/*
+ * Redis holds another table's sessions: what this table does not know is not to be deleted.  (Not
+ * so if this table was loaded from them, and Redis has gone back to a copy from before.)
+ */
+static bool belongs_to_another(struct leader *l)
+{
+    if (!store_is_ready(l->store) ||
+        fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_FOREIGN ||
+        strcmp(l->fence.epoch, l->predecessor) == 0)
+        return false;
+    char reason[640];
+    snprintf(reason, sizeof reason,
+             "Redis holds another table's sessions under this prefix (%s is %s): give this table "
+             "a --prefix of its own, or, if the other one is gone for good, DEL %s",
+             l->fence.epoch_key, l->fence.epoch, l->fence.epoch_key);
+    end(l, ENDING_FAILED, reason);
+    redis_drop(&l->redis, "Redis holds another table's sessions under this prefix");
     return true;
 }
 
 static bool push_everything(struct leader *l)
 {
+    if (belongs_to_another(l))
+        return false;
     log_event(LEVEL_WARN, "lost", TEXT("epoch", l->fence.epoch[0] ? l->fence.epoch : "missing"),
               TEXT("note", "Redis does not hold this table's data; everything is written again"));
     store_lost(l->store);
@@ -183,27 +219,52 @@ static bool fill(struct leader *l)
 
 /* ---------------------------------------------------------------- the lead --------------- */
 
-/* True when the leader of another segment is at work; drops the connection then. */
-static bool has_rival(struct leader *l)
+static void refuse_rival(struct leader *l, enum alive alive)
+{
+    if (alive == ALIVE_UNKNOWN)
+        end(l, ENDING_FAILED, "another table's persister led under this prefix, and this user may "
+                              "not see whether it still does: allow it CLIENT LIST and CLIENT "
+                              "SETNAME, or OBJECT IDLETIME; or stop the other one and DEL its "
+                              "<prefix>:leader; or use another --prefix");
+    else
+        end(l, ENDING_FAILED, "another table's live persister writes to this Redis under the same "
+                              "prefix: stop it, or give each table a --prefix of its own");
+}
+
+/*
+ * True when the leader of another segment is at work; drops the connection then.  READS is what
+ * fence_holder_reads() said before the look: it counts when nobody here has read the key meanwhile.
+ */
+static bool has_rival(struct leader *l, enum alive reads)
 {
     uint64_t now = monotonic_ms();
-    if (fence_holder(&l->fence) != HOLDER_FOREIGN || fence_holder_alive(&l->fence) != ALIVE_YES) {
+    enum alive alive = ALIVE_NO;
+    bool waited = l->rival_until && now >= l->rival_until;
+    if (fence_holder(&l->fence) == HOLDER_FOREIGN)
+        alive = fence_holder_alive(&l->fence);
+    bool unknown = alive == ALIVE_UNKNOWN;
+    if (unknown && waited && l->rival_unknown)
+        alive = reads;
+    l->rival_unknown = unknown && !waited;
+    if (alive == ALIVE_NO) {
         l->rival_until = 0;
         return false;
     }
     if (!l->rival_until)
         l->rival_until = now + RIVAL_MS;
-    if (now >= l->rival_until)
-        end(l, ENDING_FAILED, "another table's live persister writes to this Redis under the same "
-                              "prefix: stop it, or give each table a --prefix of its own");
-    redis_drop(&l->redis, "another table's persister is at work under this prefix");
+    if (waited)
+        refuse_rival(l, alive);
+    redis_drop(&l->redis, unknown ? "another table's persister may be at work under this prefix"
+                                  : "another table's persister is at work under this prefix");
     return true;
 }
 
 /* From a connection to a filled one. */
 static bool establish(struct leader *l)
 {
-    if (!fence_look(&l->fence) || has_rival(l) || !fence_take(&l->fence))
+    enum alive reads = l->rival_unknown ? fence_holder_reads(&l->fence) : ALIVE_UNKNOWN;
+    if (!fence_look(&l->fence) || has_rival(l, reads) || belongs_to_another(l) ||
+        !fence_take(&l->fence))
         return false;
     /* Once more, now that nobody else can change it. */
     if (!fence_look(&l->fence) || !fence_held(&l->fence))
@@ -227,12 +288,18 @@ static void try_to_connect(struct leader *l)
     store_connected(l->store, true);
 }
 
+/* Not while another server may listen at the private one's socket. */
+static bool may_connect(const struct leader *l)
+{
+    return !l->spawn || spawn_is_up(l->spawn);
+}
+
 static void connect_in_time(struct leader *l)
 {
     uint64_t now = monotonic_ms();
     /* Taking none, for the sweep's sake: a dead worker's sessions become detached all the same. */
     store_take(l->store, NULL, 0, false);
-    if (l->spawn && !spawn_is_up(l->spawn))
+    if (!may_connect(l))
         pause_ms(BACKOFF_MIN_MS);
     else if (now < l->retry_at)
         pause_ms((unsigned)(l->retry_at - now < TICK_MS ? l->retry_at - now : TICK_MS));
@@ -295,22 +362,40 @@ static void gather(struct leader *l)
 
 static enum verdict write_tickets(struct leader *l)
 {
-    size_t taken;
-    return batch_write(&l->batch, l->settings->batch, true, &taken);
+    size_t taken, kept;
+    return batch_write(&l->batch, l->settings->batch, true, &taken, &kept);
+}
+
+/*
+ * When the next write-behind batch is due, after one of TAKEN that had room for MAX.  A backlog is
+ * written without a pause; who changes the same sessions all the time must wait for the next round.
+ */
+static uint64_t next_batch(struct leader *l, uint64_t now, size_t taken, size_t max)
+{
+    if (taken == max)
+        return l->repeats < REPEATS ? l->gather_until : l->round_until;
+    uint64_t sweep = now + SWEEP_MS; /* which is in no hurry */
+    if (l->batch.round.kept_count)
+        return store_busy(l->store) && sweep < l->round_until ? sweep : l->round_until;
+    return store_busy(l->store) ? sweep : 0;
 }
 
 static enum verdict write_gathered(struct leader *l)
 {
-    size_t taken, max = l->settings->batch;
+    size_t taken, kept, max = l->settings->batch;
     uint64_t now = monotonic_ms(), closed_until = quarantine_closed_until(&l->batch.quarantine);
+    /* A probe must be tried, whatever it is. */
+    if (now >= l->round_until || closed_until) {
+        round_begin(&l->batch.round);
+        l->round_until = now + l->settings->flush_interval_ms;
+        l->repeats = 0;
+    }
     /* One as a probe, where Redis took nothing at all. */
-    enum verdict verdict = batch_write(&l->batch, closed_until ? 1 : max, false, &taken);
+    enum verdict verdict = batch_write(&l->batch, closed_until ? 1 : max, false, &taken, &kept);
+    l->repeats = kept == taken ? l->repeats + 1 : 0;
     closed_until = quarantine_closed_until(&l->batch.quarantine);
     l->look_at = now + CHECK_MS;
-    if (closed_until)
-        l->gather_until = closed_until;
-    else if (taken < max) /* busy with a sweep, which is in no hurry */
-        l->gather_until = store_busy(l->store) ? now + SWEEP_MS : 0;
+    l->gather_until = closed_until ? closed_until : next_batch(l, now, taken, max);
     return verdict;
 }
 
@@ -387,10 +472,11 @@ static void flush(struct leader *l)
 {
     uint64_t start = monotonic_ms(), written = l->batch.written;
     enum verdict verdict = COMMITTED;
-    size_t taken = l->settings->batch;
+    size_t taken = l->settings->batch, kept;
     quarantine_release(&l->batch.quarantine);
     while (!flushed(l, verdict, taken) && monotonic_ms() < leave_deadline(start)) {
-        verdict = batch_write(&l->batch, l->settings->batch, false, &taken);
+        round_begin(&l->batch.round);
+        verdict = batch_write(&l->batch, l->settings->batch, false, &taken, &kept);
         if (taken == 0)
             usleep(SWEEP_MS * 1000);
     }
@@ -404,10 +490,11 @@ static void flush(struct leader *l)
 
 static void leave(struct leader *l)
 {
-    if (l->ending == ENDING_STOPPED && !l->up)
+    if (l->ending == ENDING_STOPPED && !l->up && may_connect(l))
         try_to_connect(l);
     if (l->ending != ENDING_SUPERSEDED)
         flush(l);
+    round_begin(&l->batch.round); /* gives back what it kept */
     fence_leave(&l->fence);
     compare_stop(&l->compare);
     if (l->up)

@@ -12,8 +12,8 @@ enum { PROGRESS_MS = 1000 };
 static void say_bad(struct load *load, const char *member, const char *why)
 {
     load->bad++;
-    log_event(LEVEL_WARN, "load-bad", TEXT("handle", member), TEXT("reason", why),
-              TEXT("note", "left as it is"));
+    log_event(load->quiet ? LEVEL_DEBUG : LEVEL_WARN, "load-bad", TEXT("handle", member),
+              TEXT("reason", why), TEXT("note", "left as it is"));
 }
 
 static void note_numbers(struct load *load, const struct store_record *record)
@@ -30,6 +30,10 @@ static const char *load_session(struct load *load, uint64_t handle, const redisR
 {
     struct store_record record;
     sesstab_pair *pairs = NULL;
+    if (hash->type == REDIS_REPLY_ARRAY && hash->elements == 0) {
+        load->empty++;
+        return NULL;
+    }
     const char *why = parse_record(hash, handle, &record);
     note_numbers(load, &record);
     if (!why)
@@ -72,7 +76,7 @@ static bool load_page(struct load *load, const struct scan *scan)
                               ? load_session(load, scan->handles[i], hash, metadata)
                               : NULL;
         session_key(&key, load->prefix, scan->handles[i]);
-        if (why)
+        if (why && redis_connected(load->redis))
             say_bad(load, key.handle, why);
         freeReplyObject(hash);
         freeReplyObject(metadata);

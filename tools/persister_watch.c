@@ -84,9 +84,11 @@ static unsigned recover(struct watch *watch)
 {
     int pids[SESSTAB_WORKERS_MAX];
     size_t count = 0;
+    uint64_t start = monotonic_ms();
     unsigned deaths = store_recover(watch->table, pids, SESSTAB_WORKERS_MAX, &count);
     if (deaths)
-        log_event(LEVEL_WARN, "recovered", NUMBER("deaths", deaths));
+        log_event(LEVEL_WARN, "recovered", NUMBER("deaths", deaths),
+                  NUMBER("ms", monotonic_ms() - start));
     atomic_store(&watch->others, count_others(pids, count));
     adopt(watch, pids, count);
     return deaths;

@@ -70,6 +70,23 @@ static uint64_t number(const char *text, struct argp_state *state, const char *o
     return value;
 }
 
+/* "INDEX.GENERATION" as it is printed, or the same as one number; "-" and 0 are nobody. */
+static worker_id worker(const char *text, struct argp_state *state)
+{
+    unsigned index = 0, generation = 0;
+    int length = -1;
+    if (strcmp(text, "-") == 0)
+        return 0;
+    if (!strchr(text, '.'))
+        return (worker_id)number(text, state, "owner", UINT32_MAX);
+    if (strspn(text, "0123456789.") != strlen(text) || strlen(text) > 12 ||
+        sscanf(text, "%u.%u%n", &index, &generation, &length) != 2 || text[length] ||
+        index >= WORKERS || generation >= 1u << WORKER_GEN_BITS)
+        argp_error(state, "--owner wants a worker as --workers shows it, such as 2.1, not '%s'",
+                   text);
+    return generation << WORKER_INDEX_BITS | (index + 1);
+}
+
 static int state_number(const char *text, struct argp_state *state)
 {
     for (int i = 0; i < SESSTAB_STATE_COUNT; i++)
@@ -104,7 +121,7 @@ static error_t parse_filter(int key, char *text, struct argp_state *state)
     case KEY_PLAYER: o->player = text; break;
     case KEY_STATE: o->state = state_number(text, state); break;
     case KEY_OWNER:
-        o->owner = (uint32_t)number(text, state, "owner", UINT32_MAX);
+        o->owner = worker(text, state);
         o->owner_given = true;
         break;
     case KEY_IDLE: o->idle_ms = (uint64_t)(seconds(text, state, "idle") * 1000); break;

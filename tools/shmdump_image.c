@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/magic.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -348,6 +349,15 @@ static void look_for_life(struct image *image)
 uint32_t worker_index(worker_id id)
 {
     return (id & ((1u << WORKER_INDEX_BITS) - 1)) - 1;
+}
+
+const char *worker_text(worker_id id, char text[static WORKER_TEXT_BYTES])
+{
+    if (id == 0)
+        return strcpy(text, "-");
+    snprintf(text, WORKER_TEXT_BYTES, "%" PRIu32 ".%" PRIu32, worker_index(id),
+             id >> WORKER_INDEX_BITS);
+    return text;
 }
 
 bool worker_id_valid(worker_id id)

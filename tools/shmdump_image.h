@@ -96,6 +96,10 @@ enum liveness worker_id_liveness(const struct image *image, worker_id id);
 bool worker_id_valid(worker_id id);
 uint32_t worker_index(worker_id id);
 
+/* "INDEX.GENERATION", as Redis has it in Owner; "-" for 0, nobody. */
+enum { WORKER_TEXT_BYTES = 24 };
+const char *worker_text(worker_id id, char text[static WORKER_TEXT_BYTES]);
+
 /* Which segment was meant is gone, or its name now means another one. */
 bool image_replaced(const struct image *image);
 

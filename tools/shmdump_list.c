@@ -76,6 +76,7 @@ static void print_head(void)
 static void print_row(const struct row *r, uint64_t now)
 {
     const char *address = r->strings + r->player_length, *host = address + r->address_length;
+    char owner[WORKER_TEXT_BYTES];
     printf("%-12" PRIu64 " %-16" PRIu64 " ", r->handle, r->generation);
     print_column(r->strings, r->player_length, 16);
     printf(" %-10s %8" PRIu64 " ", state_name(r->state), since(now, r->last_seen) / 1000);
@@ -84,7 +85,7 @@ static void print_row(const struct row *r, uint64_t now)
     print_column(host, r->host_length, 24);
     putchar(' ');
     print_column(host + r->host_length, r->type_length, 10);
-    printf(" %-8" PRIu32 " %s\n", r->owner, r->binding);
+    printf(" %-8s %s\n", worker_text(r->owner, owner), r->binding);
 }
 
 static cJSON *row_json(const struct row *r, uint64_t now)
@@ -99,7 +100,7 @@ static cJSON *row_json(const struct row *r, uint64_t now)
     json_bytes(o, "address", address, r->address_length);
     json_bytes(o, "host", host, r->host_length);
     json_bytes(o, "type", host + r->host_length, r->type_length);
-    json_number(o, "owner", r->owner);
+    json_worker(o, "owner", r->owner);
     must(cJSON_AddBoolToObject(o, "pending", strcmp(r->binding, "pending") == 0));
     json_time(o, "connected_at", r->connected_at);
     json_time(o, "last_seen", r->last_seen);
@@ -273,13 +274,13 @@ static void print_when(const char *name, uint64_t then, uint64_t now)
 static void print_owner(const struct image *image, uint32_t owner)
 {
     struct worker w;
+    char text[WORKER_TEXT_BYTES];
     if (owner == 0) {
         printf("%-16s -\n", "owner");
         return;
     }
     enum liveness life = worker_id_liveness(image, owner);
-    printf("%-16s %" PRIu32 " (worker %" PRIu32 ", %s", "owner", owner, worker_index(owner),
-           liveness_names[life]);
+    printf("%-16s %s (%s", "owner", worker_text(owner, text), liveness_names[life]);
     if (life != WORKER_DEAD && image_read(image, image->at.workers + worker_index(owner) * sizeof w,
                                           &w, sizeof w)) {
         printf(", pid %" PRIu32 ", ", w.pid);

@@ -63,8 +63,11 @@ static void print_memory_row(const struct memory *m, unsigned row)
 {
     const uint64_t *n = m->places[row];
     char name[16];
-    printf("%-13s %8" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
-           " %12" PRIu64 "\n", row_name(row, name), row_chunks(m, row), n[0] + n[1] + n[2] + n[3],
+    char chunks[24] = "same";
+    if (row != CHUNK_SESSIONS)
+        snprintf(chunks, sizeof chunks, "%" PRIu64, row_chunks(m, row));
+    printf("%-13s %8s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
+           " %12" PRIu64 "\n", row_name(row, name), chunks, n[0] + n[1] + n[2] + n[3],
            n[OWN_FREE], n[OWN_OWNED], n[OWN_LIVE], n[OWN_RETIRED],
            (n[OWN_OWNED] + n[OWN_LIVE] + n[OWN_RETIRED]) * row_bytes(row));
 }
@@ -75,7 +78,10 @@ static cJSON *memory_row_json(const struct memory *m, unsigned row)
     cJSON *o = must(cJSON_CreateObject());
     char name[16];
     must(cJSON_AddStringToObject(o, "kind", row_name(row, name)));
-    json_number(o, "chunks", row_chunks(m, row));
+    if (row == CHUNK_SESSIONS)
+        must(cJSON_AddStringToObject(o, "in_chunks_of", "slots"));
+    else
+        json_number(o, "chunks", row_chunks(m, row));
     json_number(o, "places", n[0] + n[1] + n[2] + n[3]);
     json_number(o, "free", n[OWN_FREE]);
     json_number(o, "owned", n[OWN_OWNED]);
@@ -90,6 +96,7 @@ static void memory_json(const struct memory *m)
     cJSON *o = must(cJSON_CreateObject()), *list = must(cJSON_AddArrayToObject(o, "memory"));
     for (unsigned row = CHUNK_SESSIONS; row < ROWS; row++)
         cJSON_AddItemToArray(list, memory_row_json(m, row));
+    json_number(o, "unused_chunks", m->chunks[CHUNK_UNUSED]);
     json_number(o, "sessions", m->sessions);
     json_number(o, "bytes_used", m->image->used);
     json_number(o, "bytes_in_chunks", (uint64_t)m->image->chunks * CHUNK_BYTES);
@@ -107,6 +114,10 @@ static void print_memory(const struct memory *m)
     for (unsigned row = CHUNK_SESSIONS; row < ROW_SLOTS; row++)
         if (row_chunks(m, row))
             print_memory_row(m, row);
+    if (m->chunks[CHUNK_UNUSED])
+        printf("%-13s %8" PRIu64 "\n", "unused", m->chunks[CHUNK_UNUSED]);
+    char name[16];
+    printf("same         %s are in the chunks of the slots\n", row_name(CHUNK_SESSIONS, name));
     printf("used         %.1f MiB in the file, %.1f MiB of it chunks\n", mib(m->image->used),
            (double)m->image->chunks);
     if (m->sessions)

@@ -43,8 +43,10 @@ static uint64_t eras_behind(const struct image *image, const struct thread *t)
 static void print_ring(const struct image *image, const struct ring_row *r)
 {
     bool used = r->thread.owner & THREAD_LIVE;
-    printf("%-6" PRIu32 " %-10" PRIu32 " %-8" PRIu64 " %-8s ", r->index,
-           used ? THREAD_WORKER(r->thread.owner) : 0, r->thread.tid, liveness_names[r->life]);
+    char owner[WORKER_TEXT_BYTES];
+    printf("%-6" PRIu32 " %-10s %-8" PRIu64 " %-8s ", r->index,
+           worker_text(used ? THREAD_WORKER(r->thread.owner) : 0, owner), r->thread.tid,
+           liveness_names[r->life]);
     if (!used || r->thread.lo == THREAD_IDLE)
         printf("%-10s ", "-");
     else
@@ -61,7 +63,7 @@ static cJSON *ring_json(const struct image *image, const struct ring_row *r)
     bool used = r->thread.owner & THREAD_LIVE;
     cJSON *o = must(cJSON_CreateObject());
     json_number(o, "thread", r->index);
-    json_number(o, "owner", used ? THREAD_WORKER(r->thread.owner) : 0);
+    json_worker(o, "worker", used ? THREAD_WORKER(r->thread.owner) : 0);
     json_number(o, "tid", r->thread.tid);
     must(cJSON_AddStringToObject(o, "life", liveness_names[r->life]));
     must(cJSON_AddBoolToObject(o, "reading", used && r->thread.lo != THREAD_IDLE));
@@ -138,19 +140,19 @@ struct tickets {
 static void show_ticket(uint32_t index, const struct ticket *t, void *context)
 {
     struct tickets *tickets = context;
-    char age[AGE_BYTES];
+    char age[AGE_BYTES], worker[WORKER_TEXT_BYTES];
     if (!tickets->list && tickets->count++ == 0)
         printf("%-8s %-10s %-12s %-16s %-10s %s\n", "TICKET", "WORKER", "HANDLE", "GENERATION",
                "VERSION", "WAITING");
     if (!tickets->list) {
-        printf("%-8" PRIu32 " %-10" PRIu32 " %-12" PRIu64 " %-16" PRIu64 " %-10" PRIu64 " %s\n",
-               index, t->owner, t->handle, t->generation, t->version,
+        printf("%-8" PRIu32 " %-10s %-12" PRIu64 " %-16" PRIu64 " %-10" PRIu64 " %s\n",
+               index, worker_text(t->owner, worker), t->handle, t->generation, t->version,
                age_text(tickets->now, t->posted_at, age));
         return;
     }
     cJSON *o = must(cJSON_CreateObject());
     json_number(o, "ticket", index);
-    json_number(o, "worker", t->owner);
+    json_worker(o, "worker", t->owner);
     json_number(o, "handle", t->handle);
     json_number(o, "generation", t->generation);
     json_number(o, "version", t->version);
@@ -188,6 +190,8 @@ int show_rings(struct image *image, const struct options *options)
         return 0;
     }
     show_all_rings(image, NULL);
+    printf("capacity     of a ring: %" PRIu32 " of its %" PRIu32 " entries, one stays empty\n",
+           h->ring_entries - 1, h->ring_entries);
     printf("dirty        %" PRIu64 " in all\n", show_dirty(image, NULL));
     printf("overflow     %s\n", h->overflow ? "yes: every dirty bit will be looked at" : "no");
     printf("sweep        %s\n", h->sweep_wanted ? "wanted" : "not wanted");

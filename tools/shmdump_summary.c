@@ -53,12 +53,16 @@ static void count_session(const struct place *place, void *context)
     sum->pending += s.pending;
 }
 
-static void find_leader(const struct image *image, struct summary *sum)
+/* Only its name is known when it is none of those who are attached. */
+static void find_leader(const struct image *image, const struct attached *all, unsigned count,
+                        struct summary *sum)
 {
     uint64_t leader = image->header.leader;
     if (leader == 0 || leader > UINT32_MAX || !worker_id_valid((worker_id)leader))
         return;
-    read_worker(image, worker_index((worker_id)leader), &sum->leader);
+    for (unsigned i = 0; i < count; i++)
+        if (all[i].id == leader)
+            sum->leader = all[i];
     sum->leader.id = (worker_id)leader;
     sum->leader.life = worker_id_liveness(image, (worker_id)leader);
 }
@@ -84,7 +88,7 @@ static void summarize(const struct image *image, struct summary *sum)
         sum->threads += all[i].threads;
         sum->sections += all[i].sections;
     }
-    find_leader(image, sum);
+    find_leader(image, all, count, sum);
 }
 
 /* ------------------------------------------------------------------ writing ----------------- */
@@ -165,7 +169,7 @@ static cJSON *counters_json(const struct header *h)
 {
     cJSON *o = must(cJSON_CreateObject());
     json_number(o, "deaths", h->deaths);
-    json_number(o, "recovered", h->recovered);
+    json_number(o, "mended", h->recovered);
     json_number(o, "durable_writes", h->durable_writes);
     json_number(o, "refusals", h->refusals);
     json_number(o, "detached", h->detached);
@@ -202,8 +206,9 @@ static void print_table(const struct image *image, uint64_t now)
     printf("created      %s (%s ago)%s, mode %s\n", time_text(h->created_at, time),
            age_text(now, h->created_at, age), this_boot(h) ? "" : ", before this boot",
            mode_name(h));
-    printf("memory       %.1f MiB reserved, %" PRIu32 " of %" PRIu32 " chunks of 1 MiB committed, "
-           "%.1f MiB used\n", mib(image->at.end), image->chunks, h->max_chunks, mib(image->used));
+    printf("memory       %.1f MiB reserved (address space; the file is sparse),\n"
+           "             %" PRIu32 " of %" PRIu32 " chunks of 1 MiB committed, %.1f MiB used\n",
+           mib(image->at.end), image->chunks, h->max_chunks, mib(image->used));
     printf("indexes      %" PRIu64 " buckets by handle, %" PRIu64 " by player\n",
            image->handle_buckets, image->player_buckets);
 }
@@ -228,12 +233,15 @@ static void print_sessions(const struct summary *sum)
 static void print_leader(const struct summary *sum)
 {
     const struct attached *a = &sum->leader;
+    char worker[WORKER_TEXT_BYTES];
     if (a->id == 0) {
         puts("persister    none leads");
         return;
     }
-    printf("persister    worker %" PRIu32 ", pid %" PRIu32 ", %s\n", a->id, a->worker.pid,
-           liveness_names[a->life]);
+    printf("persister    worker %s, ", worker_text(a->id, worker));
+    if (a->worker.pid)
+        printf("pid %" PRIu32 ", ", a->worker.pid);
+    puts(liveness_names[a->life]);
 }
 
 static void print_store(const struct summary *sum, uint64_t now)
@@ -265,7 +273,7 @@ static void print_summary(const struct summary *sum)
            sum->threads, sum->sections);
     print_leader(sum);
     print_store(sum, now);
-    printf("counters     deaths %" PRIu64 ", recovered %" PRIu64 ", durable writes %" PRIu64
+    printf("counters     deaths %" PRIu64 ", mended %" PRIu64 ", durable writes %" PRIu64
            ", refusals %" PRIu64 ", detached %" PRIu64 ", swept %" PRIu64 "\n", h->deaths,
            h->recovered, h->durable_writes, h->refusals, h->detached, h->swept);
 }

@@ -1,6 +1,8 @@
 /* How shmdump writes things down: see shmdump_text.h. */
 #include "tools/shmdump_text.h"
 
+#include "tools/shmdump_image.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,6 +162,17 @@ void json_time(cJSON *object, const char *name, uint64_t ms)
         must(cJSON_AddNullToObject(object, name));
     else
         must(cJSON_AddStringToObject(object, name, time_text(ms, text)));
+}
+
+void json_worker(cJSON *object, const char *name, uint32_t id)
+{
+    char text[WORKER_TEXT_BYTES], key[64];
+    if (id == 0)
+        must(cJSON_AddNullToObject(object, name));
+    else
+        must(cJSON_AddStringToObject(object, name, worker_text(id, text)));
+    snprintf(key, sizeof key, "%s_id", name);
+    json_number(object, key, id);
 }
 
 void json_print(cJSON *value)

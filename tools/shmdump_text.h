@@ -29,6 +29,8 @@ void print_column(const void *bytes, size_t length, int width);
 void json_number(cJSON *object, const char *name, uint64_t number);
 void json_bytes(cJSON *object, const char *name, const void *bytes, size_t length);
 void json_time(cJSON *object, const char *name, uint64_t ms); /* null for 0 */
+/* NAME: "INDEX.GENERATION", null for nobody; and NAME_id: the number. */
+void json_worker(cJSON *object, const char *name, uint32_t id);
 /* Prints VALUE on one line and deletes it. */
 void json_print(cJSON *value);
 

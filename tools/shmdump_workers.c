@@ -49,8 +49,9 @@ struct attached *read_workers(const struct image *image, unsigned *count)
 cJSON *worker_json(const struct attached *a)
 {
     cJSON *o = must(cJSON_CreateObject());
+    char worker[WORKER_TEXT_BYTES];
+    must(cJSON_AddStringToObject(o, "worker", worker_text(a->id, worker)));
     json_number(o, "id", a->id);
-    json_number(o, "index", worker_index(a->id));
     json_number(o, "pid", a->worker.pid);
     json_number(o, "uid", a->worker.uid);
     must(cJSON_AddStringToObject(o, "life", liveness_names[a->life]));
@@ -63,9 +64,9 @@ cJSON *worker_json(const struct attached *a)
 
 static void print_worker(const struct attached *a)
 {
-    char time[TIME_BYTES];
-    printf("%-10" PRIu32 " %-6" PRIu32 " %-8" PRIu32 " %-6" PRIu32 " %-8s %-24s %8u %8u ", a->id,
-           worker_index(a->id), a->worker.pid, a->worker.uid, liveness_names[a->life],
+    char time[TIME_BYTES], worker[WORKER_TEXT_BYTES];
+    printf("%-10s %-8" PRIu32 " %-6" PRIu32 " %-8s %-24s %8u %8u ", worker_text(a->id, worker),
+           a->worker.pid, a->worker.uid, liveness_names[a->life],
            time_text(a->worker.attached_at, time), a->threads, a->sections);
     print_column(a->worker.name, strnlen(a->worker.name, sizeof a->worker.name), 0);
     putchar('\n');
@@ -76,8 +77,8 @@ int show_workers(struct image *image, const struct options *options)
     unsigned count;
     const struct attached *all = read_workers(image, &count);
     if (!options->json) {
-        printf("%-10s %-6s %-8s %-6s %-8s %-24s %8s %8s %s\n", "WORKER", "INDEX", "PID", "UID",
-               "LIFE", "ATTACHED", "THREADS", "SECTIONS", "NAME");
+        printf("%-10s %-8s %-6s %-8s %-24s %8s %8s %s\n", "WORKER", "PID", "UID", "LIFE",
+               "ATTACHED", "THREADS", "SECTIONS", "NAME");
         for (unsigned i = 0; i < count; i++)
             print_worker(&all[i]);
         return 0;

@@ -28,7 +28,7 @@ enum {
     MAIL_BYTES = 1 << 20       /* in a mailbox, if the system allows it                           */
 };
 
-struct options options = { "/mush", "127.0.0.1", "4201", 4, 2000 };
+struct options options = { "/sesstab", "127.0.0.1", "4201", 4, 2000 };
 sesstab *table;
 struct seat seats[WORKERS_MAX];
 struct board *board;
@@ -45,7 +45,7 @@ static bool clean = true;       /* all workers stopped as they should           
 /* ---------------------------------------------------------------- options ---------------- */
 
 static const struct argp_option option_list[] = {
-    { "table", 't', "NAME", 0, "the session table (default /mush)", 0 },
+    { "table", 't', "NAME", 0, "the session table (default /sesstab)", 0 },
     { "listen", 'l', "ADDRESS", 0, "the address to listen on (default 127.0.0.1)", 0 },
     { "port", 'p', "PORT", 0, "the port (default 4201); 0 takes any and prints it", 0 },
     { "workers", 'w', "N", 0, "worker processes, 1 to 64 (default 4)", 0 },
@@ -62,11 +62,33 @@ static int number(struct argp_state *state, const char *what, const char *text, 
     return (int)n;
 }
 
+/* The library wants the slash; people may leave it out. */
+static const char *table_name(const char *name)
+{
+    static char with_slash[SESSTAB_NAME_MAX + 2];
+    if (*name == '/')
+        return name;
+    snprintf(with_slash, sizeof with_slash, "/%s", name);
+    return with_slash;
+}
+
+/* Resolved later, with the port; here it is only looked at. */
+static const char *numeric_address(struct argp_state *state, const char *text)
+{
+    struct addrinfo hints = { .ai_flags = AI_NUMERICHOST }, *where;
+    if (getaddrinfo(text, NULL, &hints, &where))
+        argp_error(state, "--listen: a numeric address is wanted, such as 127.0.0.1 or ::1, "
+                   "not '%s'", text);
+    else
+        freeaddrinfo(where);
+    return text;
+}
+
 static error_t take_option(int key, char *value, struct argp_state *state)
 {
     switch (key) {
-    case 't': options.table = value; break;
-    case 'l': options.listen = value; break;
+    case 't': options.table = table_name(value); break;
+    case 'l': options.listen = numeric_address(state, value); break;
     case 'p': number(state, "--port", value, 0, 65535); options.port = value; break;
     case 'w': options.workers = number(state, "--workers", value, 1, WORKERS_MAX); break;
     case 'b': options.bind_timeout = number(state, "--bind-timeout", value, 1, 60000); break;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 enum { TARGETS = 64 };
 
@@ -74,10 +75,9 @@ static void look_up(const char *who, struct targets *t)
     }
 }
 
-/* Nobody holds the socket of a detached session. */
-static const char *where(const sesstab_view *s, char text[16])
+/* Nobody holds the socket of a detached session: that is worker 0. */
+static const char *number_or_dash(int worker, char text[16])
 {
-    int worker = worker_of(s);
     snprintf(text, 16, worker ? "%d" : "-", worker);
     return text;
 }
@@ -236,7 +236,7 @@ static void do_who(struct connection *c, char *unused)
         if (*s.player)
             say_to(c, "%-20s %8" PRIu64 "  %-10s %-8s %6s %5s", s.player, s.handle,
                    sesstab_state_name(s.state), s.pending ? "pending" : "durable",
-                   where(&s, worker), ago(s.last_seen, idle));
+                   number_or_dash(worker_of(&s), worker), ago(s.last_seen, idle));
     }
     say_to(c, "%d logged in, %d detached, %d not logged in.  You are on worker %d of %d.", here,
            detached, nobody, worker_number, options.workers);
@@ -245,15 +245,11 @@ static void do_who(struct connection *c, char *unused)
 static void do_idle(struct connection *c, char *who)
 {
     struct targets t;
-    char idle[16];
-    if (!*who) {
-        say_to(c, "Usage: idle <player>");
-        return;
-    }
+    char idle[16], worker[16];
     look_up(who, &t);
     for (struct target *to = t.at; to < t.at + t.count; to++)
-        say_to(c, "%s: idle for %s (session %" PRIu64 ", worker %d).", who,
-               ago(to->last_seen, idle), to->handle, to->worker);
+        say_to(c, "%s: idle for %s (session %" PRIu64 ", worker %s).", who,
+               ago(to->last_seen, idle), to->handle, number_or_dash(to->worker, worker));
     if (!t.count)
         say_to(c, "%s is not here.", who);
 }
@@ -280,7 +276,7 @@ static void do_session(struct connection *c, char *unused)
     say_to(c, "  from       %s (%s) by %s", s.address, s.host, s.type);
     say_to(c, "  connected  %s ago, idle for %s", ago(s.connected_at, since),
            ago(s.last_seen, idle));
-    say_to(c, "  worker     %d (owner %" PRIu32 " in the table)", worker_of(&s), s.owner);
+    say_to(c, "  worker     %d (process %d)", worker_number, getpid());
     while (sesstab_metadata_next(&s, &position, &pair, &version) == SESSTAB_OK)
         say_to(c, "  %s = %.*s (set at version %" PRIu64 ")", pair.key, (int)pair.length,
                (const char *)pair.value, version);
@@ -291,7 +287,9 @@ static void do_set(struct connection *c, char *argument)
     char *key = strsep(&argument, " ");
     int error = argument ? sesstab_set(table, c->handle, key, argument, strlen(argument))
                          : sesstab_delete(table, c->handle, key);
-    if (error)
+    if (error == SESSTAB_NOTFOUND && !argument)
+        say_to(c, "%s is not set.", key);
+    else if (error)
         say_to(c, "That cannot be done: %s.", sesstab_strerror(error));
     else
         say_to(c, argument ? "%s is now %s." : "%s is deleted.", key, argument);
@@ -311,7 +309,9 @@ static void do_boot(struct connection *c, char *who)
         m.handle = to->handle;
         booted += to->worker ? post(to->worker, &m) : !sesstab_remove(table, to->handle);
     }
-    if (!c->closing)
+    if (t.count == 0)
+        say_to(c, "%s is not here.", who);
+    else if (!c->closing)
         say_to(c, "%d of %d sessions booted.", booted, t.count);
 }
 
@@ -326,18 +326,19 @@ static void do_help(struct connection *c, char *unused);
 static const struct command {
     const char *name, *usage, *help;
     void (*run)(struct connection *c, char *argument);
-    bool players_only;
+    bool players_only, wants_argument;
 } commands[] = {
-    { "connect", "connect <player>", "log in", do_connect, false },
-    { "WHO", "WHO", "everybody, on all workers", do_who, false },
-    { "say", "say <text>", "talk to everybody", do_say, true },
-    { "page", "page <player> = <text>", "talk to one player", do_page, true },
-    { "idle", "idle <player>", "how long a player has been idle", do_idle, false },
-    { "session", "session", "your session, in full", do_session, false },
-    { "set", "set <key> [<value>]", "set or delete metadata of your session", do_set, true },
-    { "@boot", "@boot <player or handle>", "close a connection, wherever it is", do_boot, true },
-    { "help", "help", "this list", do_help, false },
-    { "QUIT", "QUIT", "leave", do_quit, false },
+    { "connect", "connect <player>", "log in", do_connect, false, true },
+    { "WHO", "WHO", "everybody, on all workers", do_who, false, false },
+    { "say", "say <text>", "talk to everybody", do_say, true, true },
+    { "page", "page <player> = <text>", "talk to one player", do_page, true, true },
+    { "idle", "idle <player>", "how long a player has been idle", do_idle, false, true },
+    { "session", "session", "your session, in full", do_session, false, false },
+    { "set", "set <key> [<value>]", "set or delete metadata of your session", do_set, true, true },
+    { "@boot", "@boot <player or handle>", "close a connection, wherever it is", do_boot, true,
+      true },
+    { "help", "help", "this list", do_help, false, false },
+    { "QUIT", "QUIT", "leave", do_quit, false, false },
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -374,11 +375,14 @@ void run_line(struct connection *c, char *line)
         return;
     }
     const struct command *command = command_named(strsep(&line, " "));
+    char *argument = line ? line + strspn(line, " ") : empty;
     player_of(c, player);
     if (!command)
         say_to(c, "Huh?  (Type \"help\" for help.)");
     else if (command->players_only && !*player)
         say_to(c, "Please \"connect <player>\" first.");
+    else if (command->wants_argument && !*argument)
+        say_to(c, "Usage: %s", command->usage);
     else
-        command->run(c, line ? line + strspn(line, " ") : empty);
+        command->run(c, argument);
 }

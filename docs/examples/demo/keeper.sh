@@ -40,4 +40,5 @@ for name in mushd persister redis; do
     kill -9 -- "-$pid" 2>/dev/null
 done
 rm -rf "$dir" "/dev/shm$table"
+[ "$1 $status" != "run.sh 0" ] || echo "Stopped.  Nothing is left behind."
 exit "$status"
