@@ -540,7 +540,7 @@ static bool put_below(struct context *c, struct slot *slot, const struct store_i
         hint_settle(c, hint);
         hint_collect(c, hash, image->slot);
     }
-    set_dirty(c->shm, image->slot);
+    announce(c, slot);
     return result == SESSTAB_OK || result == CHANGE_NONE || result == SESSTAB_NOTFOUND;
 }
 
@@ -684,8 +684,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
         result = session_change_slot(c, slot, image->handle, edit_roll_back, (void *)image, &change);
         if (result == SESSTAB_OK && player)
             hint_collect(c, player, image->slot);
-        set_dirty(c->shm, image->slot);
-        s->scan.running = true;
+        announce(c, slot);
     }
     rcu_exit(c);
     if (result != SESSTAB_OK && result != CHANGE_NONE && result != SESSTAB_NOTFOUND)
