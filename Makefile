@@ -87,7 +87,7 @@ $(CPLUSPLUS): tests/cplusplus_check.cc lib/sesstab.h $(SHARED)
 
 check:  ## install what is missing, build, and run every test, with real processes and a real Redis
 	@.ci/install test
-	@$(MAKE) all tests
+	@$(MAKE) -s all tests
 	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CPLUSPLUS)
 
 install: all  ## (as root) library, header, persister, shmdump, man pages
