@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { RELIEVE_MS = 100, RELIEVE_WAITS = 20 };
+enum { RELIEVE_MS = 100, RELIEVE_WAITS = 50 };
 
 /* ---------------------------------------------------------------- references ---------------- */
 
