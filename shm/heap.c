@@ -60,26 +60,24 @@ static uint64_t buckets_for(uint64_t slots)
     return b;
 }
 
+/* One bucket per slot that there is room for.  Counted anew each time, a chunk being rare and large:
+ * a sum kept beside the chunks would stay wrong when its adder is killed. */
 static void grow_indexes(struct shm *shm)
 {
-    uint64_t slots = load_acquire(&shm->header->slots_committed), b = buckets_for(slots);
+    uint64_t slots = 0, chunks = load_acquire(&shm->header->committed);
+    for (uint64_t i = 0; i < chunks && i < shm->max_chunks; i++)
+        if (load_relaxed(&shm->chunks[i].class) == CHUNK_SESSIONS)
+            slots += CHUNK_PAGES * PAGE_SLOTS;
+    uint64_t b = buckets_for(slots);
     raise_to(&shm->header->handles.buckets, b);
     raise_to(&shm->header->players.buckets, b > INDEX_BUCKETS_MIN ? b / 2 : b);
-}
-
-static uint64_t slots_in(unsigned class)
-{
-    return class == CHUNK_SESSIONS ? CHUNK_PAGES * PAGE_SLOTS : 0;
 }
 
 /* Chunk INDEX has its class: count it.  Anybody may do this, any number of times. */
 static void count_chunk(struct shm *shm, unsigned index)
 {
-    uint64_t class = load_acquire(&shm->chunks[index].class);
-    if (cas_exact(&shm->header->committed, index, index + 1)) /* COMMIT: the chunk is in use */
-        atomic_fetch_add(&shm->header->slots_committed, slots_in((unsigned)class));
-    /* Killed in between, the sum is short for good: the indexes are a little small, no more. */
-    grow_indexes(shm);
+    cas_exact(&shm->header->committed, index, index + 1); /* COMMIT: the chunk is in use */
+    grow_indexes(shm);                                    /* killed before it: the next growth's */
 }
 
 static int commit_chunk(struct shm *shm, unsigned index)

@@ -39,7 +39,7 @@
 #include <stddef.h>
 
 #define LAYOUT_MAGIC UINT64_C(0x3162617473736573) /* "sesstab1", little-endian */
-#define LAYOUT_VERSION 1u
+#define LAYOUT_VERSION 2u
 
 enum {
     WORKERS = 1024,
@@ -322,7 +322,6 @@ struct header {
     CACHE_LINE atomic_u64 next_generation; /* starts from the clock: above any stored one         */
     atomic_u64 next_handle;
     CACHE_LINE atomic_u64 committed;  /* chunks; only ever raised                                 */
-    atomic_u64 slots_committed;   /* slots in them: decides the indexes' sizes                    */
     atomic_u64 sweep_cursor;      /* next chunk that somebody short of memory sweeps              */
     atomic_u64 worker_high, thread_high; /* nothing beyond was ever used                          */
     CACHE_LINE struct index_head handles;

@@ -277,7 +277,6 @@ static enum verdict examine_slot(struct check *c, struct spot spot, char *text)
 static bool header_right(struct check *c, uint64_t number, char *text)
 {
     const struct header *h = &c->image->header;
-    uint64_t n = 0;
     switch (number) {
     case 0:
         snprintf(text, TEXT_BYTES, "mode %" PRIu32 " is none", h->mode);
@@ -289,19 +288,13 @@ static bool header_right(struct check *c, uint64_t number, char *text)
         snprintf(text, TEXT_BYTES, "rings of %" PRIu32 " entries", h->ring_entries);
         return h->ring_entries >= 4 && h->ring_entries <= RING_ENTRIES_MAX &&
                !(h->ring_entries & (h->ring_entries - 1));
-    case 3: /* killed while it grew, a worker leaves the sum too small for good */
-        for (uint64_t i = 0; i < c->image->chunks; i++)
-            n += image_class(c->image, i) == CHUNK_SESSIONS;
-        snprintf(text, TEXT_BYTES, "%" PRIu64 " slots are committed in %" PRIu64 " chunks",
-                 h->slots_committed, n);
-        return h->slots_committed <= n * CHUNK_PAGES * PAGE_SLOTS;
-    case 4:
+    case 3:
         snprintf(text, TEXT_BYTES, "sleeping is %" PRIu32, h->sleeping);
         return h->sleeping <= 2;
-    case 5:
+    case 4:
         snprintf(text, TEXT_BYTES, "ready is %" PRIu32, h->ready);
         return h->ready <= 1;
-    case 6:
+    case 5:
         snprintf(text, TEXT_BYTES, "incarnation %" PRIu32 " is impossible", h->incarnation);
         return h->incarnation >= 1 && h->incarnation <= UINT16_MAX;
     default:
