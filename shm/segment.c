@@ -90,7 +90,7 @@ int segment_commit(struct shm *shm, uint64_t offset, uint64_t length)
 {
     uint64_t end = layout_align(offset + length, PAGE_BYTES);
     offset = offset / PAGE_BYTES * PAGE_BYTES;
-    int error, fd = segment_descriptor(shm, &error);
+    int error, fd = segment_descriptor(shm, O_RDWR, &error);
     if (fd >= 0) {
         error = commit_through(fd, offset, end - offset);
         close(fd);
@@ -106,9 +106,9 @@ int segment_commit(struct shm *shm, uint64_t offset, uint64_t length)
     return error ? shm_fail(error, "%s: can't commit memory: %s", shm->path, strerror(error)) : 0;
 }
 
-int segment_descriptor(const struct shm *shm, int *error)
+int segment_descriptor(const struct shm *shm, int access, int *error)
 {
-    int fd = open(shm->path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    int fd = open(shm->path, access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0) {
         *error = shm_fail(errno == ENOENT ? ESTALE : errno, errno == ENOENT
                           ? "%s: the name was removed while the table was in use%.0s"

@@ -80,9 +80,11 @@ int segment_unlink(const char *name);
 
 /*
  * A fresh descriptor of the very segment that SHM maps, by its name: for locks and growth.  The
- * caller closes it.  -1 and ESTALE in *ERROR when the name means something else by now.
+ * caller closes it.  -1 and ESTALE in *ERROR when the name means something else by now.  ACCESS:
+ * O_RDONLY to ask about locks, O_RDWR for the rest.  (Who watches for deaths is woken when a
+ * descriptor that could write is closed; asking must not look like one.)
  */
-int segment_descriptor(const struct shm *shm, int *error);
+int segment_descriptor(const struct shm *shm, int access, int *error);
 
 /* Backs [offset, offset + length) with memory.  0, ENOSPC, or another errno value. */
 int segment_commit(struct shm *shm, uint64_t offset, uint64_t length);

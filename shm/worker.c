@@ -41,7 +41,7 @@ static int lock_byte(int fd, int command, short type, uint64_t offset, struct fl
 /* Is the byte write-locked by anybody?  1, 0, or -1 when it can't be learned. */
 static int lock_held(struct shm *shm, uint64_t offset)
 {
-    int error, fd = segment_descriptor(shm, &error);
+    int error, fd = segment_descriptor(shm, O_RDONLY, &error);
     if (fd < 0)
         return -1;
     struct flock l;
@@ -55,7 +55,7 @@ static int lock_held(struct shm *shm, uint64_t offset)
 
 int lock_hold(struct shm *shm, uint64_t offset, void **page)
 {
-    int error, fd = segment_descriptor(shm, &error);
+    int error, fd = segment_descriptor(shm, O_RDWR, &error);
     if (fd < 0)
         return error;
     struct flock l;
