@@ -115,21 +115,30 @@ static void release(struct context *c, const struct retired *r)
     c->freed++;
 }
 
-void rcu_reclaim(struct context *c)
+/* The fresh get their era, and the era ends: who enters from here on does not pin them.  False: the
+ * kernel refused the fence, without which nothing may be freed. */
+static bool stamp(struct context *c)
+{
+    struct shm *shm = c->shm;
+    struct limbo *l = &c->limbo;
+    if (!rcu_heavy_fence(shm))
+        return false;
+    /* After the fence: at least every lo under which a fresh item may have been reached. */
+    uint64_t era = load_acquire(&shm->header->era);
+    for (size_t i = l->count - l->fresh; i < l->count; i++)
+        l->items[i].retired = era;
+    l->fresh = 0;
+    cas_exact(&shm->header->era, era, era + 1);
+    return true;
+}
+
+/* Frees what nobody pins; stamp() was its fence. */
+static void sift(struct context *c)
 {
     struct shm *shm = c->shm;
     struct limbo *l = &c->limbo;
     struct interval found[INTERVALS];
     worker_id pinner = 0;
-
-    if (!rcu_heavy_fence(shm)) /* nothing is freed without it */
-        return;
-    /* After the fence: at least every lo under which a fresh item may have been reached. */
-    uint64_t era = load_acquire(&shm->header->era);
-    for (size_t i = l->count - l->fresh; i < l->count; i++)
-        l->items[i].retired = era;
-    cas_exact(&shm->header->era, era, era + 1);
-
     size_t n = intervals(shm, found, &pinner), kept = 0;
     for (size_t i = 0; i < l->count; i++) {
         if (pinned(&l->items[i], found, n))
@@ -137,11 +146,22 @@ void rcu_reclaim(struct context *c)
         else
             release(c, &l->items[i]);
     }
-    l->count = kept;
-    l->fresh = 0;
+    l->count = l->pinned = kept;
     /* A dead reader pins until it is recovered; with no persister about, that is us. */
     if (kept >= RCU_BATCH && pinner != c->worker && !worker_alive(shm, pinner))
         worker_recover(shm, NULL, 0, NULL);
+}
+
+void rcu_reclaim(struct context *c)
+{
+    if (stamp(c))
+        sift(c);
+}
+
+void rcu_pass(struct context *c)
+{
+    if (stamp(c) && c->limbo.count - c->limbo.pinned >= c->limbo.pinned / 2)
+        sift(c);
 }
 
 void rcu_abandon(struct context *c)

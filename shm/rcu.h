@@ -68,18 +68,22 @@ static inline void rcu_enter(struct context *c)
     rcu_light_fence(c);
 }
 
-void rcu_reclaim(struct context *c);
-
-/* Retirements between two reclaims: what a membarrier is shared by. */
+/* Retirements that share a membarrier, and an era: what a reader that stops now pins beside what is
+ * alive, so that it is the same however much others pin already. */
 enum { RCU_BATCH = 256 };
+
+/* After RCU_BATCH retirements: ends the era, and frees what it can when there is enough of it to be
+ * worth a look at all that is pinned.  rcu_reclaim() always looks. */
+void rcu_pass(struct context *c);
+void rcu_reclaim(struct context *c);
 
 static inline void rcu_exit(struct context *c)
 {
     if (--c->depth)
         return;
     store_release(&c->thread->lo, THREAD_IDLE); /* rcu_exit:C */
-    if (unlikely(c->limbo.fresh >= RCU_BATCH + (c->limbo.count - c->limbo.fresh) / 2))
-        rcu_reclaim(c);
+    if (unlikely(c->limbo.fresh >= RCU_BATCH))
+        rcu_pass(c);
 }
 
 /* Raises hi to the global era: the caller then re-loads the link by which it came (E4). */

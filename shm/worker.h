@@ -39,7 +39,9 @@ struct magazine {
 /* What waits for its grace period; see rcu.c. */
 struct limbo {
     struct retired *items;
-    size_t count, capacity, fresh; /* the last `fresh` items have no retire era yet */
+    size_t count, capacity;
+    size_t fresh;  /* the last `fresh` items have no retire era yet */
+    size_t pinned; /* the first `pinned` items were pinned when last looked at */
 };
 
 /*
