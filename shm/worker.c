@@ -204,6 +204,7 @@ static struct context *context_take(struct process *p)
 static void context_give(struct process *p, struct context *c)
 {
     c->shm = NULL;
+    store_relaxed(&c->user, NULL);
     c->next_free = p->free;
     p->free = c;
 }
@@ -237,6 +238,7 @@ struct context *context_attach(struct shm *shm, int *error)
     pthread_mutex_unlock(&p->lock);
     if (!c)
         return NULL;
+    store_relaxed(&c->user, &shm_tls[shm->index]);
     shm_tls[shm->index] = (struct tls_entry){ c, shm->serial };
     pthread_setspecific(shm->key, c);
     return c;
@@ -254,7 +256,8 @@ static void context_ended(void *value)
 {
     struct context *c = value;
     struct shm *shm = c->shm;
-    if (!shm) /* wiped: we are in a child that never used the table */
+    /* In a child, this may be of the time before the fork: wiped, or another thread's by now. */
+    if (!shm || load_relaxed(&c->user) != &shm_tls[shm->index])
         return;
     /* Another key's destructor that comes after us may use the table: as a new thread. */
     shm_tls[shm->index] = (struct tls_entry){ 0 };

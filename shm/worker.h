@@ -44,11 +44,19 @@ struct limbo {
     size_t pinned; /* the first `pinned` items were pinned when last looked at */
 };
 
+struct tls_entry {
+    struct context *context;
+    uint64_t serial;
+};
+
 /*
- * A thread's private state for one table.  In wipe-on-fork memory: `shm` is NULL in a child.
+ * A thread's private state for one table.  In wipe-on-fork memory: in a child it is zero, and another
+ * thread of the child may be the next that uses it.  So it says whose it is: the forking thread's
+ * entry still points at it.
  */
 struct context {
     struct shm *shm;
+    _Atomic(struct tls_entry *) user; /* the thread's, NULL when it is nobody's                    */
     struct thread *thread;      /* its line in the segment                                         */
     uint64_t hi;                /* = thread->hi                                                    */
     uint32_t depth;             /* of read sections                                                */
@@ -64,10 +72,6 @@ struct context {
 };
 _Static_assert(sizeof(struct context) <= PAGE_BYTES, "a context is one page of private memory");
 
-struct tls_entry {
-    struct context *context;
-    uint64_t serial;
-};
 extern __thread struct tls_entry shm_tls[SHM_TABLES_MAX] __attribute__((tls_model("initial-exec")));
 
 /* Attaches this process to a mapped segment; leaves it.  open: 0 or an errno value of segment.h. */
@@ -81,7 +85,7 @@ struct context *context_attach(struct shm *shm, int *error);
 static inline struct context *context_of(struct shm *shm, int *error)
 {
     struct tls_entry *e = &shm_tls[shm->index];
-    if (likely(e->serial == shm->serial && e->context->shm))
+    if (likely(e->serial == shm->serial && load_relaxed(&e->context->user) == e))
         return e->context;
     return context_attach(shm, error);
 }

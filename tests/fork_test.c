@@ -376,6 +376,42 @@ static void threads_of_several_processes_work_side_by_side(void **state)
     check_table(name);
 }
 
+/* The other thread comes first, then the thread that forked; each in a section of its own. */
+static void *section_as_thread(void *context)
+{
+    struct family *family = context;
+    check_ok(sesstab_read_begin(family->table));
+    meet(&family->start, 2);
+    meet(&family->start, 2); /* the forking thread's section has begun and ended */
+    check_ok(sesstab_find(family->table, 1, &(sesstab_view){ 0 }));
+    sesstab_read_end(family->table);
+    return NULL;
+}
+
+static void use_beside_another_thread(void *context)
+{
+    struct family *family = context;
+    pthread_t thread;
+    check(pthread_create(&thread, NULL, section_as_thread, family) == 0);
+    meet(&family->start, 2);
+    check_result(sesstab_find(family->table, 1, &(sesstab_view){ 0 }), SESSTAB_INVALID);
+    check_ok(sesstab_read_begin(family->table));
+    sesstab_read_end(family->table);
+    meet(&family->start, 2);
+    pthread_join(thread, NULL);
+    insert_plain(family->table, 2);
+}
+
+static void in_a_child_the_forking_thread_and_another_are_two(void **state)
+{
+    struct family *family = shared_memory(sizeof *family);
+    (void)state;
+    family->table = memory_table();
+    insert_plain(family->table, 1);
+    run_child(use_beside_another_thread, family);
+    check_equal(count_sessions(family->table), 2);
+}
+
 static void *touch_as_thread(void *table)
 {
     check_ok(sesstab_read_begin(table));
@@ -482,6 +518,7 @@ int main(void)
         TEST(two_tables_in_one_process_are_independent),
         TEST(one_table_opened_twice_gives_two_workers),
         TEST(threads_need_no_set_up),
+        TEST(in_a_child_the_forking_thread_and_another_are_two),
         TEST(threads_of_several_processes_work_side_by_side),
         TEST(a_thread_that_ends_gives_its_place_back),
         TEST(a_thread_that_ends_inside_a_section_leaves_it),
