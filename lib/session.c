@@ -37,10 +37,9 @@ bool slot_hold(struct context *c, slot_ref r)
     return OWN_SEQ(now) == OWN_SEQ(life) && OWN_STATE(now) == OWN_LIVE;
 }
 
-static int view_of(struct context *c, struct slot *s, const struct block *b, uint64_t handle,
-                   sesstab_view *v)
+static int view_of(struct context *c, struct slot *s, const struct block *b, uint64_t durable,
+                   uint64_t handle, sesstab_view *v)
 {
-    uint64_t durable = load_relaxed(&s->durable);
     if (unlikely(!record_view(c->shm, b, handle, v)))
         return SESSTAB_CORRUPT;
     v->last_seen = record_last_seen(s, b);
@@ -50,13 +49,14 @@ static int view_of(struct context *c, struct slot *s, const struct block *b, uin
 
 int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_view *v)
 {
-    uint64_t current;
+    /* Before the record: else what was acknowledged later, a roll-back perhaps, would speak for it. */
+    uint64_t current, durable = load_acquire(&s->durable);
     const struct block *b = record_in(c, s, &current);
     if (unlikely(!b))
         return CURRENT_BLOCK(current).at ? SESSTAB_CORRUPT : SESSTAB_NOTFOUND;
     if (current & CURRENT_TOMB)
         return SESSTAB_NOTFOUND;
-    return view_of(c, s, b, handle, v);
+    return view_of(c, s, b, durable, handle, v);
 }
 
 int sesstab_find(sesstab *t, uint64_t handle, sesstab_view *view)

@@ -93,6 +93,9 @@ bool store_lead(struct store *s)
     store_relaxed(&shm->header->leader, c->worker);
     /* The former leader's knowledge is gone: any bit may be clear, any ticket taken. */
     memset(s->waiting, 0xff, sizeof s->waiting);
+    uint64_t threads = load_acquire(&shm->header->thread_high);
+    for (unsigned i = 0; i < threads && i < THREADS; i += 64)
+        atomic_store(&shm->ready[i / 64], UINT64_MAX);
     scan_everything(s);
     sweep_everything(s);
     return true;

@@ -15,8 +15,11 @@ int ring_prepare(struct shm *shm, unsigned index)
     int error = segment_commit(shm, shm->at.rings + index * sizeof *r, sizeof *r);
     if (error || usable(shm, r))
         return error;
-    ck_ring_init(&r->ring, shm->ring_entries);
+    /* As ck_ring_init(), but the size comes last: killed before, it is prepared again. */
     r->ring.c_head = r->ring.p_tail = r->ring.p_head = COUNTERS_START;
+    r->ring.mask = shm->ring_entries - 1;
+    ck_pr_fence_store();
+    ck_pr_store_uint(&r->ring.size, shm->ring_entries); /* COMMIT: usable */
     return 0;
 }
 

@@ -142,13 +142,28 @@ static int commit_first(int fd, const struct layout *at)
 
 /* ---------------------------------------------------------------- mapping ------------------- */
 
+/* The heap's offset is a multiple of this too: else no part of it could ever be a huge page. */
+enum { MAP_ALIGNMENT = 2 * CHUNK_BYTES };
+
 static int map(int fd, uint64_t size, uint8_t **base)
 {
-    *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (*base == MAP_FAILED)
-        return shm_fail(errno, "can't map %llu MiB of address space: %s; raise the limit (ulimit -v) "
+    uint64_t reserved = size + MAP_ALIGNMENT;
+    uint8_t *room = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint64_t before = -(uintptr_t)room % MAP_ALIGNMENT;
+    if (room != MAP_FAILED)
+        *base = mmap(room + before, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+                     fd, 0);
+    if (room == MAP_FAILED || *base == MAP_FAILED) {
+        int error = errno;
+        if (room != MAP_FAILED)
+            munmap(room, reserved);
+        return shm_fail(error, "can't map %llu MiB of address space: %s; raise the limit (ulimit -v) "
                         "or create the table with a smaller max_bytes",
-                        (unsigned long long)(size >> 20), strerror(errno));
+                        (unsigned long long)(size >> 20), strerror(error));
+    }
+    if (before)
+        munmap(room, before);
+    munmap(*base + size, MAP_ALIGNMENT - before);
     madvise(*base, size, MADV_DONTDUMP);
     return 0;
 }

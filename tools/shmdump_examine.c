@@ -79,8 +79,8 @@ static enum verdict examine_ring(struct check *c, struct spot spot, char *text)
     const uint32_t size = c->image->header.ring_entries;
     struct ring r;
     image_read(c->image, c->image->at.rings + spot.at * sizeof r, &r, sizeof r);
-    if (r.ring.size == 0 && r.ring.mask == 0 && r.ring.p_tail == r.ring.c_head)
-        return FINE; /* never used */
+    if (r.ring.size == 0 && (r.ring.mask == 0 || r.ring.mask == size - 1))
+        return FINE; /* never used, or whoever prepared it first was killed */
     if (r.ring.size != size || r.ring.mask != size - 1)
         return say(text, WRONG, "its size is %u, its mask %u; the table's rings have %" PRIu32
                    " entries", r.ring.size, r.ring.mask, size);
