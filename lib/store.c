@@ -52,10 +52,25 @@ struct store *store_open(sesstab *table)
     return s;
 }
 
+/* Whoever leads by now knows nothing of the tickets that we took note of, nor of the dirty bits that
+ * we have set. */
+static void hand_over(struct store *s, struct context *c)
+{
+    struct shm *shm = &s->table->shm;
+    for (unsigned i = 0; i < THREADS / 64; i++)
+        if (s->waiting[i])
+            atomic_fetch_or(&shm->urgent[i], s->waiting[i]);
+    atomic_store(&shm->header->overflow, 1);
+    cas_exact(&shm->header->leader, c->worker, 0); /* unless another one is there already */
+    announce_wake(c, true);
+}
+
 void store_close(struct store *s)
 {
+    struct context *c = context_in(s);
     if (s->lock_page) {
-        store_relaxed(&s->table->shm.header->leader, 0);
+        if (c)
+            hand_over(s, c);
         munmap(s->lock_page, PAGE_BYTES);
     }
     free(s);
@@ -86,7 +101,10 @@ bool store_lead(struct store *s)
 {
     struct shm *shm = &s->table->shm;
     struct context *c = context_in(s);
-    if (!s->lock_page && (!c || lock_hold(shm, LOCK_OF_LEADER, &s->lock_page))) {
+    /* Asking comes first: a stand-by that tried for the lock would look like a death to those who
+     * watch the segment. */
+    if (!s->lock_page && (!c || lock_held(shm, LOCK_OF_LEADER) != 0 ||
+                          lock_hold(shm, LOCK_OF_LEADER, &s->lock_page))) {
         s->lock_page = NULL;
         return false;
     }
@@ -912,6 +930,11 @@ void store_set_ready(struct store *s, uint64_t max_generation, uint64_t max_hand
 }
 
 /* ---------------------------------------------------------------- deaths -------------------- */
+
+const char *store_path(const sesstab *table)
+{
+    return table->shm.path;
+}
 
 unsigned store_recover(sesstab *table, int *pids, size_t max, size_t *count)
 {

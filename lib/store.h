@@ -151,6 +151,9 @@ void store_set_ready(struct store *store, uint64_t max_generation, uint64_t max_
 
 /* ------------------------------------------------------------------ deaths ----------------- */
 
+/* The segment's file: when a worker's memory goes, the kernel closes a writable descriptor of it. */
+const char *store_path(const sesstab *table);
+
 /*
  * Proves which workers are dead and recovers what they left; returns how many.  Any thread.  PIDS
  * unless NULL receives up to MAX pids of live workers, *COUNT of them, to watch for deaths.

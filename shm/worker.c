@@ -38,8 +38,7 @@ static int lock_byte(int fd, int command, short type, uint64_t offset, struct fl
     return fcntl(fd, command, l) ? errno : 0;
 }
 
-/* Is the byte write-locked by anybody?  1, 0, or -1 when it can't be learned. */
-static int lock_held(struct shm *shm, uint64_t offset)
+int lock_held(struct shm *shm, uint64_t offset)
 {
     int error, fd = segment_descriptor(shm, O_RDONLY, &error);
     if (fd < 0)

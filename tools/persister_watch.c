@@ -5,6 +5,7 @@
 #include "tools/log.h"
 #include "tools/persister.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -12,115 +13,97 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
+#include <sys/inotify.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
-    AGAIN = 60 /* times, a millisecond apart, until the kernel has dropped a dead worker's lock */
+    SOON_US = 1000,               /* after an event, and twice as long after each further look     */
+    LATEST_US = TICK_MS * 1000,   /* V3                                                            */
+    SHARE = 4, IDLE_SHARE = 16    /* so many times what a look took is not spent in looking, after
+                                     an event, and without one                                     */
 };
 
-/*
- * polled[0] is the wish to end; polled[1 + i] is the pidfd of pids[i], or -1: it has fired, or
- * there is none to be had.
- */
+enum { END, EVENTS, POLLED }; /* the wish to end, and inotify: -1 when it is not to be had */
+
 struct watch {
     sesstab *table;
     pthread_t thread;
     _Atomic(size_t) others;
-    size_t count;
-    int pids[SESSTAB_WORKERS_MAX];
-    struct pollfd polled[SESSTAB_WORKERS_MAX + 1];
+    struct pollfd polled[POLLED];
 };
 
-static int open_pidfd(int pid)
+/* Of this thread's own work: waiting for a processor is not looking. */
+static uint64_t work_us(void)
 {
-    return pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* The pidfd of PID that is already open; taken out of WATCH. */
-static int take_known(struct watch *watch, int pid, bool *known)
-{
-    for (size_t i = 0; i < watch->count; i++)
-        if (watch->pids[i] == pid) {
-            int fd = watch->polled[1 + i].fd;
-            watch->pids[i] = 0;
-            *known = true;
-            return fd;
-        }
-    *known = false;
-    return -1;
-}
-
-/* Watches exactly PIDS from now on; descriptors that are open stay open. */
-static void adopt(struct watch *watch, const int *pids, size_t count)
-{
-    int fds[SESSTAB_WORKERS_MAX];
-    for (size_t i = 0; i < count; i++) {
-        bool known;
-        fds[i] = take_known(watch, pids[i], &known);
-        if (!known)
-            fds[i] = open_pidfd(pids[i]);
-    }
-    for (size_t i = 0; i < watch->count; i++)
-        if (watch->pids[i] != 0 && watch->polled[1 + i].fd >= 0)
-            close(watch->polled[1 + i].fd);
-    for (size_t i = 0; i < count; i++) {
-        watch->pids[i] = pids[i];
-        watch->polled[1 + i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
-    }
-    watch->count = count;
-}
-
-/* This process is one of COUNT; a worker of another PID namespace may show the same number. */
-static size_t count_others(const int *pids, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (pids[i] == getpid())
-            return count - 1;
-    return count;
-}
-
-static unsigned recover(struct watch *watch)
+/* Returns how many microseconds it took. */
+static uint64_t look(struct watch *watch)
 {
     int pids[SESSTAB_WORKERS_MAX];
-    size_t count = 0;
-    uint64_t start = monotonic_ms();
-    unsigned deaths = store_recover(watch->table, pids, SESSTAB_WORKERS_MAX, &count);
+    size_t living = 0;
+    uint64_t start = monotonic_ms(), work = work_us();
+    unsigned deaths = store_recover(watch->table, pids, SESSTAB_WORKERS_MAX, &living);
     if (deaths)
         log_event(LEVEL_WARN, "recovered", NUMBER("deaths", deaths),
                   NUMBER("ms", monotonic_ms() - start));
-    atomic_store(&watch->others, count_others(pids, count));
-    adopt(watch, pids, count);
-    return deaths;
+    atomic_store(&watch->others, living ? living - 1 : 0); /* this process lives too */
+    return work_us() - work;
 }
 
-/* Closes the pidfds that fired; returns how many. */
-static unsigned take_fired(struct watch *watch)
+/* Until one of the first COUNT of what is polled wants it to end. */
+static void rest(struct watch *watch, nfds_t count, uint64_t us)
 {
-    unsigned fired = 0;
-    for (size_t i = 0; i < watch->count; i++)
-        if (watch->polled[1 + i].fd >= 0 && watch->polled[1 + i].revents) {
-            close(watch->polled[1 + i].fd);
-            watch->polled[1 + i].fd = -1;
-            fired++;
-        }
-    return fired;
+    struct timespec t = { (time_t)(us / 1000000), (long)(us % 1000000) * 1000 };
+    ppoll(watch->polled, count, &t, NULL);
+}
+
+/* Taken away before the next look, so that one that comes meanwhile is not lost. */
+static void take_events(struct watch *watch)
+{
+    char events[4096];
+    while (read(watch->polled[EVENTS].fd, events, sizeof events) > 0)
+        ;
 }
 
 static void *run(void *argument)
 {
     struct watch *watch = argument;
-    while (!watch->polled[0].revents) {
-        recover(watch);
-        unsigned fired = poll(watch->polled, 1 + watch->count, TICK_MS) > 0 ? take_fired(watch) : 0;
-        for (unsigned again = 0; fired && again < AGAIN; again++) {
-            unsigned deaths = recover(watch);
-            fired -= deaths < fired ? deaths : fired;
-            if (fired)
-                usleep(1000);
-        }
+    uint64_t pause = SOON_US;
+    while (!watch->polled[END].revents) {
+        uint64_t took = look(watch), latest = LATEST_US + IDLE_SHARE * took;
+        rest(watch, END + 1, SHARE * took);
+        rest(watch, POLLED, pause);
+        bool event = watch->polled[EVENTS].revents;
+        if (event)
+            take_events(watch);
+        pause = event ? SOON_US : 2 * pause < latest ? 2 * pause : latest;
     }
     return NULL;
+}
+
+static int open_events(const sesstab *table)
+{
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (fd >= 0 && inotify_add_watch(fd, store_path(table), IN_CLOSE_WRITE) >= 0)
+        return fd;
+    log_event(LEVEL_WARN, "deaths-noticed-late", TEXT("reason", strerror(errno)),
+              NUMBER("ms", TICK_MS), TEXT("note", "raise fs.inotify.max_user_instances"));
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static void close_all(struct watch *watch)
+{
+    for (int i = 0; i < POLLED; i++)
+        if (watch->polled[i].fd >= 0)
+            close(watch->polled[i].fd);
+    free(watch);
 }
 
 struct watch *watch_start(sesstab *table)
@@ -131,18 +114,17 @@ struct watch *watch_start(sesstab *table)
         return NULL;
     watch->table = table;
     atomic_init(&watch->others, 1); /* until the first look */
-    watch->polled[0] = (struct pollfd){ .fd = eventfd(0, EFD_CLOEXEC), .events = POLLIN };
+    watch->polled[END] = (struct pollfd){ .fd = eventfd(0, EFD_CLOEXEC), .events = POLLIN };
+    watch->polled[EVENTS] = (struct pollfd){ .fd = open_events(table), .events = POLLIN };
     /* Signals are for the main thread, whose waits they cut short. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool started = watch->polled[0].fd >= 0 &&
+    bool started = watch->polled[END].fd >= 0 &&
                    pthread_create(&watch->thread, NULL, run, watch) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (started)
         return watch;
-    if (watch->polled[0].fd >= 0)
-        close(watch->polled[0].fd);
-    free(watch);
+    close_all(watch);
     return NULL;
 }
 
@@ -155,10 +137,7 @@ void watch_stop(struct watch *watch)
 {
     if (!watch)
         return;
-    eventfd_write(watch->polled[0].fd, 1);
+    eventfd_write(watch->polled[END].fd, 1);
     pthread_join(watch->thread, NULL);
-    for (size_t i = 0; i <= watch->count; i++)
-        if (watch->polled[i].fd >= 0)
-            close(watch->polled[i].fd);
-    free(watch);
+    close_all(watch);
 }
