@@ -11,12 +11,12 @@ enum { SLOTS_PER_PAGE = PAGE_BYTES / SLOT_BYTES, SLOTS_PER_CHUNK = CHUNK_BYTES /
  * so while the table grows. */
 static uint64_t next_slot(struct context *c, const sesstab_cursor *k, uint64_t at)
 {
-    uint64_t committed = load_acquire(&c->shm->header->committed);
+    uint64_t chunks = heap_chunks(c->shm);
     if (at < SLOTS_PER_PAGE)
         at = SLOTS_PER_PAGE; /* page 0 is no page */
     for (;;) {
         uint64_t chunk = at / SLOTS_PER_CHUNK;
-        if (chunk >= committed || chunk >= c->shm->max_chunks)
+        if (chunk >= chunks)
             return 0;
         if (load_acquire(&c->shm->chunks[chunk].class) != CHUNK_SESSIONS)
             at = (chunk + 1) * SLOTS_PER_CHUNK;
@@ -29,12 +29,19 @@ static uint64_t next_slot(struct context *c, const sesstab_cursor *k, uint64_t a
     }
 }
 
+/* A live session's birth is never after the era that is read later. */
+static bool from_the_future(struct context *c, struct slot *s)
+{
+    uint64_t life = load_acquire(&s->node.life), birth = load_acquire(&s->node.birth);
+    return OWN_STATE(life) == OWN_LIVE && birth > load_acquire(&c->shm->header->era);
+}
+
 /* NOTFOUND: no live session stands here. */
 static int look(struct context *c, slot_ref r, sesstab_view *view)
 {
-    if (!slot_hold(c, r))
-        return SESSTAB_NOTFOUND;
     struct slot *s = slot_at(c->shm, r);
+    if (!slot_hold(c, r))
+        return from_the_future(c, s) ? SESSTAB_CORRUPT : SESSTAB_NOTFOUND;
     return session_view(c, s, load_relaxed(&s->node.key), view);
 }
 

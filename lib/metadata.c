@@ -15,8 +15,10 @@ int sesstab_metadata(const sesstab_view *view, const char *key, const void **val
 {
     struct entry e;
     size_t at;
-    if (!key || !record_find(view->metadata_, view->metadata_length_, key, &at, &e))
+    if (!key)
         return SESSTAB_NOTFOUND;
+    if (!record_find(view->metadata_, view->metadata_length_, key, &at, &e))
+        return at == view->metadata_length_ ? SESSTAB_NOTFOUND : SESSTAB_CORRUPT;
     *value = e.value;
     if (length)
         *length = e.value_length;
@@ -30,7 +32,7 @@ int sesstab_metadata_next(const sesstab_view *view, size_t *position, sesstab_pa
 {
     struct entry e;
     if (!record_entry(view->metadata_, view->metadata_length_, position, &e))
-        return SESSTAB_NOTFOUND;
+        return *position >= view->metadata_length_ ? SESSTAB_NOTFOUND : SESSTAB_CORRUPT;
     *pair = (sesstab_pair){ e.key, e.value, e.value_length };
     if (version)
         *version = e.version;
@@ -62,9 +64,11 @@ static void drop(struct draft *d, size_t at, const struct entry *e)
     d->drop_length = (uint32_t)e->bytes;
 }
 
-static bool find(const struct draft *d, const char *key, size_t *at, struct entry *e)
+static int find(const struct draft *d, const char *key, size_t *at, struct entry *e)
 {
-    return record_find(d->metadata, d->metadata_length, key, at, e);
+    if (record_find(d->metadata, d->metadata_length, key, at, e))
+        return SESSTAB_OK;
+    return *at == d->metadata_length ? SESSTAB_NOTFOUND : SESSTAB_CORRUPT;
 }
 
 static int edit_set(struct context *c, const struct change *change, struct draft *d, void *arguments)
@@ -73,11 +77,13 @@ static int edit_set(struct context *c, const struct change *change, struct draft
     struct entry e;
     size_t at;
     (void)c;
-    bool found = find(d, a->key, &at, &e);
-    a->version = found ? e.version : 0;
+    int found = find(d, a->key, &at, &e);
+    if (found == SESSTAB_CORRUPT)
+        return found;
+    a->version = found == SESSTAB_OK ? e.version : 0;
     if (a->compare && a->version != a->expected)
         return SESSTAB_CONFLICT;
-    if (found)
+    if (found == SESSTAB_OK)
         drop(d, at, &e);
     d->key = a->key;
     d->value = a->value;
@@ -122,8 +128,9 @@ static int edit_delete(struct context *c, const struct change *change, struct dr
     struct entry e;
     size_t at;
     (void)c;
-    if (!find(d, a->key, &at, &e))
-        return SESSTAB_NOTFOUND;
+    int found = find(d, a->key, &at, &e);
+    if (found != SESSTAB_OK)
+        return found;
     drop(d, at, &e);
     d->head.shrunk_version = change->version; /* Redis must lose the field too */
     return SESSTAB_OK;
@@ -159,7 +166,7 @@ static int edit_increment(struct context *c, const struct change *change, struct
     struct entry e;
     size_t at;
     int64_t n = 0;
-    if (find(d, a->key, &at, &e) && !number(&e, &n))
+    if (find(d, a->key, &at, &e) == SESSTAB_OK && !number(&e, &n))
         return SESSTAB_NOTNUMBER;
     if (__builtin_add_overflow(n, a->delta, &a->sum))
         return SESSTAB_NOTNUMBER;

@@ -55,7 +55,11 @@ int hint_arm(struct context *c, uint32_t player_hash, slot_ref slot, hint_ref *h
         return result;
     struct node *n = hint_at(c->shm, *hint);
     store_relaxed(&n->key, key);
-    index_insert(c, INDEX_PLAYERS, hint->at, true, &unused);
+    if (!index_insert(c, INDEX_PLAYERS, hint->at, true, &unused)) {
+        heap_unclaim(c, RETIRED_HINT, hint->at);
+        hint->at = 0;
+        return SESSTAB_CORRUPT;
+    }
     uint64_t life = load_relaxed(&n->life); /* OWNED, and the sweep leaves the living alone */
     cas_exact(&n->life, life, OWN_WORD(OWN_LIVE, c->worker, OWN_SEQ(life)));
     return SESSTAB_OK;
@@ -93,7 +97,9 @@ static void next_hint(struct context *c, struct walk *w)
     w->key = key;
     w->past = true;
     index_step(w);
-    if (!index_advance(c, INDEX_PLAYERS, w))
+    /* To look at the session may have extended our interval: then a frozen link may lead to a hint that
+     * was freed before it, and is another's by now (E4). */
+    if ((w->word & LINK_MARK) || !index_advance(c, INDEX_PLAYERS, w))
         seek(c, w);
 }
 
@@ -156,5 +162,5 @@ int sesstab_by_player(sesstab *t, const char *player,
          next_hint(c, &w))
         result = visit(c, w.node, player, length, function, context);
     rcu_exit(c);
-    return result;
+    return result || !w.damaged ? result : SESSTAB_CORRUPT;
 }

@@ -14,7 +14,7 @@ uint32_t record_player_hash(const struct shm *shm, const char *player, size_t le
 bool record_entry(const uint8_t *metadata, size_t length, size_t *at, struct entry *e)
 {
     struct metadata m;
-    if (*at + sizeof m > length)
+    if (*at > length || sizeof m > length - *at)
         return false;
     memcpy(&m, metadata + *at, sizeof m);
     e->key_length = m.key_length;
@@ -25,8 +25,10 @@ bool record_entry(const uint8_t *metadata, size_t length, size_t *at, struct ent
         return false;
     e->key = (const char *)metadata + *at + sizeof m;
     e->value = metadata + *at + sizeof m + e->key_length + 1;
+    if (e->key[e->key_length] || e->value[e->value_length])
+        return false;
     *at += e->bytes;
-    return e->key[e->key_length] == 0 && e->value[e->value_length] == 0;
+    return true;
 }
 
 bool record_find(const uint8_t *metadata, size_t length, const char *key, size_t *at,
@@ -124,46 +126,86 @@ void record_write(const struct draft *d, struct block *b)
 
 /* ---------------------------------------------------------------- reading ------------------- */
 
-void record_draft(const struct block *b, struct draft *d)
+/* Loaded once: who scribbles on the record can't come between a check and what relies on it. */
+#define once(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+
+/* Out of line, so that the usual way needs no registers saved. */
+__attribute__((noinline)) static bool block_holds(struct shm *shm, const struct block *b, size_t size)
 {
+    block_ref r = { (uint32_t)((uint64_t)((const uint8_t *)b - shm->heap) / BLOCK_UNIT) };
+    return size <= block_bytes(shm, r);
+}
+
+/*
+ * Points V at the parts of the record B, whose fixed part is H: itself, or a copy.  False: they are
+ * not in order, or not within B's block.  (The smallest block needs no look at its chunk's class.)
+ */
+static inline bool view_parts(struct shm *shm, const struct block *h, const struct block *b,
+                              sesstab_view *v)
+{
+    const char *record = (const char *)b, *end;
+    uint32_t size = once(h->size);
+    v->state = once(h->state);
+    v->player_length = once(h->player_length);
+    v->player = (const char *)(b + 1);
+    v->address = v->player + v->player_length + 1;
+    v->host = v->address + once(h->address_length) + 1;
+    v->type = v->host + once(h->host_length) + 1;
+    end = v->type + once(h->type_length) + 1;
+    if (once(h->flags) & BLOCK_ACKED)
+        end += once(h->acked_length) + 1;
+    v->metadata_ = end;
+    v->metadata_length_ = size - (uint32_t)(end - record);
+    if (unlikely(end != record + h->metadata_at || v->metadata_length_ > size ||
+                 v->state >= SESSTAB_STATE_COUNT))
+        return false;
+    return likely(size <= BLOCK_UNIT) || block_holds(shm, b, size);
+}
+
+bool record_draft(struct shm *shm, const struct block *b, uint64_t handle, struct draft *d)
+{
+    sesstab_view v;
     memset(d, 0, sizeof *d);
     memcpy(&d->head.handle, &b->handle, sizeof *b - offsetof(struct block, handle));
-    d->player = (const char *)(b + 1);
-    d->address = d->player + b->player_length + 1;
-    d->host = d->address + b->address_length + 1;
-    d->type = d->host + b->host_length + 1;
-    d->acked = d->type + b->type_length + 1;
-    d->metadata = (const uint8_t *)b + b->metadata_at;
-    d->metadata_length = b->size - b->metadata_at;
+    if (d->head.handle != handle || !view_parts(shm, &d->head, b, &v))
+        return false;
+    d->player = v.player;
+    d->address = v.address;
+    d->host = v.host;
+    d->type = v.type;
+    d->acked = v.type + d->head.type_length + 1;
+    d->metadata = v.metadata_;
+    d->metadata_length = v.metadata_length_;
+    return record_terminated(&v);
 }
 
 bool record_view(struct shm *shm, const struct block *b, uint64_t handle, sesstab_view *v)
 {
-    size_t strings = strings_size(b);
-    uint64_t offset = (uint64_t)((const uint8_t *)b - shm->heap);
-    if (unlikely(b->handle != handle || b->metadata_at != sizeof *b + strings ||
-                 b->size < b->metadata_at || b->size > SESSTAB_RECORD_MAX ||
-                 b->state >= SESSTAB_STATE_COUNT || !heap_holds(shm, offset, b->size)))
+    if (unlikely(b->handle != handle))
         return false;
     v->handle = handle;
     v->generation = b->generation;
     v->version = b->version;
     v->connected_at = b->connected_at;
-    v->player = (const char *)(b + 1);
-    v->address = v->player + b->player_length + 1;
-    v->host = v->address + b->address_length + 1;
-    v->type = v->host + b->host_length + 1;
     v->owner = b->owner;
-    v->player_length = b->player_length;
     v->metadata_count = b->metadata_count;
-    v->state = b->state;
-    v->metadata_ = (const uint8_t *)b + b->metadata_at;
-    v->metadata_length_ = b->size - b->metadata_at;
-    return true;
+    return view_parts(shm, b, b, v);
 }
 
 bool record_terminated(const sesstab_view *v)
 {
     const char *end = v->metadata_;
     return v->address[-1] == 0 && v->host[-1] == 0 && v->type[-1] == 0 && end[-1] == 0;
+}
+
+bool record_whole(const sesstab_view *v)
+{
+    struct entry e;
+    size_t at = 0;
+    unsigned count = 0;
+    if (!record_terminated(v))
+        return false;
+    while (record_entry(v->metadata_, v->metadata_length_, &at, &e))
+        count++;
+    return at == v->metadata_length_ && count == v->metadata_count;
 }

@@ -34,8 +34,8 @@ size_t record_size(const struct draft *d);
 /* Writes the record; BLOCK is claimed and large enough.  All but its own and birth. */
 void record_write(const struct draft *d, struct block *block);
 
-/* A draft of the very record B, to be edited. */
-void record_draft(const struct block *b, struct draft *d);
+/* A draft of the very record B, to be edited.  False: B is damaged, or not the record of HANDLE. */
+bool record_draft(struct shm *shm, const struct block *b, uint64_t handle, struct draft *d);
 
 /*
  * Fills the parts of VIEW that B holds.  False: B is damaged, or not the record of HANDLE.  Reads the
@@ -43,8 +43,24 @@ void record_draft(const struct block *b, struct draft *d);
  */
 bool record_view(struct shm *shm, const struct block *b, uint64_t handle, sesstab_view *view);
 
+/* CURRENT names VERSION: its low bits. */
+static inline bool current_is_of(uint64_t current, uint64_t version)
+{
+    const unsigned flags = 32 - CURRENT_VERSION_BITS;
+    return ((uint32_t)current ^ (uint32_t)version << flags) < 1u << flags;
+}
+
+/* B is the very record that CURRENT, which led to it, means; a tombstone's version is one more. */
+static inline bool record_is_current(uint64_t current, const struct block *b)
+{
+    return current_is_of(current, b->version + ((current & CURRENT_TOMB) != 0));
+}
+
 /* The strings end where their lengths say: for who reads them all anyway. */
 bool record_terminated(const sesstab_view *view);
+
+/* The metadata too is what it says: for who carries the record elsewhere. */
+bool record_whole(const sesstab_view *view);
 
 /* One metadata entry, unpacked. */
 struct entry {
@@ -54,10 +70,11 @@ struct entry {
     uint64_t version;
 };
 
-/* The entry at *AT of LENGTH bytes of metadata; moves *AT behind it.  False: no more, or damaged. */
+/* The entry at *AT of LENGTH bytes of metadata; moves *AT behind it.  False: no more, or, if *AT is not
+ * LENGTH, damaged. */
 bool record_entry(const uint8_t *metadata, size_t length, size_t *at, struct entry *entry);
 
-/* Finds KEY; *AT is where its entry starts. */
+/* Finds KEY; *AT is where its entry starts, or, without one, where the entries end: see above. */
 bool record_find(const uint8_t *metadata, size_t length, const char *key, size_t *at,
                  struct entry *entry);
 

@@ -28,6 +28,8 @@ bool slot_hold(struct context *c, slot_ref r)
         return false;
     if (load_acquire(&s->node.birth) > c->hi)
         rcu_extend(c);
+    if (load_acquire(&s->node.birth) > c->hi) /* reused just now, or damaged */
+        return false;
     if (OWN_STATE(life) == OWN_OWNED) {
         if (!index_reaches(c, INDEX_HANDLES, r.at))
             return false; /* about to be inserted, or given up */
@@ -37,14 +39,10 @@ bool slot_hold(struct context *c, slot_ref r)
     return OWN_SEQ(now) == OWN_SEQ(life) && OWN_STATE(now) == OWN_LIVE;
 }
 
-static int view_of(struct context *c, struct slot *s, const struct block *b, uint64_t durable,
-                   uint64_t handle, sesstab_view *v)
+/* The slot S of a handle holds no record that can be read: does it end the search, or is it damaged? */
+static int without_record(const struct slot *s, uint64_t current)
 {
-    if (unlikely(!record_view(c->shm, b, handle, v)))
-        return SESSTAB_CORRUPT;
-    v->last_seen = record_last_seen(s, b);
-    v->pending = record_pending(c->shm, durable, b);
-    return SESSTAB_OK;
+    return CURRENT_BLOCK(current).at || s == INDEX_DAMAGED ? SESSTAB_CORRUPT : SESSTAB_NOTFOUND;
 }
 
 int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_view *v)
@@ -53,10 +51,14 @@ int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_vie
     uint64_t current, durable = load_acquire(&s->durable);
     const struct block *b = record_in(c, s, &current);
     if (unlikely(!b))
-        return CURRENT_BLOCK(current).at ? SESSTAB_CORRUPT : SESSTAB_NOTFOUND;
+        return without_record(s, current);
     if (current & CURRENT_TOMB)
         return SESSTAB_NOTFOUND;
-    return view_of(c, s, b, durable, handle, v);
+    if (unlikely(!record_view(c->shm, b, handle, v) || !current_is_of(current, v->version)))
+        return SESSTAB_CORRUPT;
+    v->last_seen = record_last_seen(s, b);
+    v->pending = record_pending(c->shm, durable, b);
+    return SESSTAB_OK;
 }
 
 int sesstab_find(sesstab *t, uint64_t handle, sesstab_view *view)
@@ -82,8 +84,6 @@ static int copy_out(sesstab_view *v, char *buffer, size_t *size)
     const char *from = v->player;
     size_t bytes = (size_t)((const char *)v->metadata_ + v->metadata_length_ - from), room = *size;
     *size = bytes;
-    if (!record_terminated(v))
-        return SESSTAB_CORRUPT;
     if (bytes > room)
         return SESSTAB_TOOBIG;
     memcpy(buffer, from, bytes);
@@ -92,7 +92,7 @@ static int copy_out(sesstab_view *v, char *buffer, size_t *size)
     v->host = moved(v->host, from, buffer);
     v->type = moved(v->type, from, buffer);
     v->metadata_ = moved(v->metadata_, from, buffer);
-    return SESSTAB_OK;
+    return record_terminated(v) ? SESSTAB_OK : SESSTAB_CORRUPT;
 }
 
 int sesstab_get(sesstab *t, uint64_t handle, sesstab_view *view, void *buffer, size_t *size)
@@ -141,6 +141,16 @@ static void write_block(struct context *c, block_ref r, const struct draft *d, s
     b->slot = slot.at;
 }
 
+/*
+ * Slot and record name each other, and the record is a block's: only then is replacing it a matter of
+ * this session alone.  (Else the block may be another session's: it must not be retired.)
+ */
+static bool stands_in(struct context *c, const struct slot *s, uint64_t current, const struct block *b)
+{
+    return b->slot == slot_ref_of(c->shm, s).at && record_is_current(current, b) &&
+           block_ref_valid(c->shm, CURRENT_BLOCK(current));
+}
+
 /* The record that was current until our CAS: nobody can reach it any more. */
 static void retire_old(struct context *c, block_ref r)
 {
@@ -169,22 +179,20 @@ int session_change_slot(struct context *c, struct slot *s, uint64_t handle, chan
     int result;
     for (;;) {
         uint64_t current;
-        sesstab_view v;
         struct draft d;
         change->slot = s;
         change->durable = load_acquire(&s->durable);
         change->old = record_in(c, s, &current);
-        result = SESSTAB_NOTFOUND;
+        result = change->old ? SESSTAB_NOTFOUND : without_record(s, current);
         if (!change->old || (current & CURRENT_TOMB))
             break;
         result = SESSTAB_CORRUPT;
-        if (!record_view(c->shm, change->old, handle, &v))
+        if (!record_draft(c->shm, change->old, handle, &d) || !stands_in(c, s, current, &d.head))
             break;
-        change->version = change->old->version + 1;
-        change->pending = record_pending(c->shm, change->durable, change->old);
+        change->version = d.head.version + 1;
+        change->pending = record_pending(c->shm, change->durable, &d.head);
         change->acked = (current & CURRENT_ACKED) ||
-                        DURABLE_VERSION(change->durable) >= change->old->bound_version;
-        record_draft(change->old, &d);
+                        DURABLE_VERSION(change->durable) >= d.head.bound_version;
         draft_next(c, change, &d);
         if ((result = edit(c, change, &d, arguments)) || (result = claim_for(c, &d, &mine)))
             break;
@@ -278,7 +286,7 @@ static void fill_slot(struct context *c, struct slot *s, const struct draft *d, 
     store_release(&s->current, CURRENT_WORD(r, d->head.version, stored_flag(c, from_store)));
 }
 
-/* EXISTS: somebody linked the handle before us; look again. */
+/* EXISTS: somebody linked the handle before us; look again.  CORRUPT: the list is damaged. */
 static int insert_new(struct context *c, struct draft *d, uint64_t last_seen, bool from_store)
 {
     slot_ref slot;
@@ -301,7 +309,7 @@ static int insert_new(struct context *c, struct draft *d, uint64_t last_seen, bo
         store_release(&s->current, CURRENT_WORD((block_ref){ 0 }, d->head.version, 0));
         heap_unclaim(c, RETIRED_BLOCK, r.at);
         heap_retire(c, RETIRED_SLOT, slot.at, &s->node.life, load_relaxed(&s->node.life));
-        return SESSTAB_EXISTS;
+        return twin ? SESSTAB_EXISTS : SESSTAB_CORRUPT;
     }
     own_publish(&s->node.life);
     own_publish(&block_at(c->shm, r)->own);
@@ -342,13 +350,16 @@ int session_insert(struct context *c, struct draft *d, uint64_t last_seen, bool 
         }
         const struct block *b = record_in(c, s, &current);
         if (!CURRENT_BLOCK(current).at) {
-            recover_bury(c, slot_ref_of(c->shm, s));
+            if (s != INDEX_DAMAGED)
+                recover_bury(c, slot_ref_of(c->shm, s));
+            if (s == INDEX_DAMAGED || index_lookup(c, d->head.handle) == s)
+                return SESSTAB_CORRUPT; /* it can't be unlinked */
             continue;
         }
-        if (!b)
-            return SESSTAB_CORRUPT;
         if (!(current & CURRENT_TOMB) || from_store)
             return SESSTAB_EXISTS;
+        if (!b || b->handle != d->head.handle || !stands_in(c, s, current, b))
+            return SESSTAB_CORRUPT;
         int result = revive(c, s, current, b, d, last_seen);
         if (result != SESSTAB_EXISTS)
             return result;
@@ -425,7 +436,7 @@ int sesstab_touch(sesstab *t, uint64_t handle, uint64_t now)
     struct slot *s = index_lookup(c, handle);
     uint64_t current = s ? load_acquire(&s->current) : 0;
     if (unlikely(!CURRENT_BLOCK(current).at || (current & CURRENT_TOMB))) {
-        result = SESSTAB_NOTFOUND;
+        result = s == INDEX_DAMAGED ? SESSTAB_CORRUPT : SESSTAB_NOTFOUND;
     } else if (load_relaxed(&s->last_seen) < now) {
         store_relaxed(&s->last_seen, now); /* COMMIT; see record_last_seen() for late ones */
         announce(c, s);
@@ -446,7 +457,8 @@ static bool state_allowed(sesstab_state wanted, bool bound)
 static int edit_state(struct context *c, const struct change *change, struct draft *d, void *arguments)
 {
     struct state_arguments *a = arguments;
-    a->before = (sesstab_state)change->old->state;
+    (void)change;
+    a->before = (sesstab_state)d->head.state;
     if (!state_allowed(a->wanted, d->head.player_length != 0))
         return SESSTAB_INVALID;
     if (a->before == a->wanted)
@@ -479,15 +491,55 @@ static void collect_hints(struct context *c, struct slot *s, uint32_t player, ui
         hint_collect(c, acked, r);
 }
 
-static int remove_slot(struct context *c, struct slot *s)
+/*
+ * The record is damaged, or another session's.  If Redis may hold the handle an empty record takes its
+ * place, as a tombstone; else none does.  What stood there is left alone: if it is a record that
+ * nothing leads to now, the sweep finds it.  CONFLICT: it changed meanwhile.
+ */
+static int remove_damaged(struct context *c, struct slot *s, uint64_t handle, uint64_t current)
+{
+    bool stored = current & CURRENT_STORED;
+    struct draft d = { .player = "", .address = "", .host = "", .type = "" };
+    block_ref r = { 0 };
+    d.head.handle = handle;
+    d.head.generation = atomic_fetch_add(&c->shm->header->next_generation, 1);
+    born_at(&d, first_version(c, s));
+    int result = stored ? claim_for(c, &d, &r) : SESSTAB_OK;
+    if (result)
+        return result;
+    if (stored)
+        write_block(c, r, &d, slot_ref_of(c->shm, s));
+    uint64_t next = CURRENT_WORD(r, d.head.version + 1, stored ? CURRENT_STORED | CURRENT_TOMB : 0);
+    if (!cas_exact(&s->current, current, next)) { /* COMMIT: removed */
+        if (stored)
+            heap_unclaim(c, RETIRED_BLOCK, r.at);
+        return SESSTAB_CONFLICT;
+    }
+    if (stored) {
+        own_publish(&block_at(c->shm, r)->own);
+        announce(c, s);
+    } else {
+        recover_bury(c, slot_ref_of(c->shm, s));
+    }
+    store_relaxed(&c->shm->header->sweep_wanted, 1);
+    return SESSTAB_OK;
+}
+
+static int remove_slot(struct context *c, struct slot *s, uint64_t handle)
 {
     for (;;) {
         uint64_t current;
         const struct block *b = record_in(c, s, &current);
-        if (!CURRENT_BLOCK(current).at || (current & CURRENT_TOMB))
+        if (!CURRENT_BLOCK(current).at)
+            return without_record(s, current);
+        if (!b || b->handle != handle || !stands_in(c, s, current, b)) {
+            int result = remove_damaged(c, s, handle, current);
+            if (result != SESSTAB_CONFLICT)
+                return result;
+            continue;
+        }
+        if (current & CURRENT_TOMB)
             return SESSTAB_NOTFOUND;
-        if (!b)
-            return SESSTAB_CORRUPT;
         bool stored = current & CURRENT_STORED;
         uint32_t player = b->player_hash, acked = b->flags & BLOCK_ACKED ? b->acked_hash : 0;
         block_ref r = CURRENT_BLOCK(current), after = stored ? r : (block_ref){ 0 };
@@ -512,9 +564,11 @@ int sesstab_remove(sesstab *t, uint64_t handle)
     struct context *c = context_for(t, &result);
     if (!c)
         return result;
-    rcu_enter(c);
-    struct slot *s = index_lookup(c, handle);
-    result = s ? remove_slot(c, s) : SESSTAB_NOTFOUND;
-    rcu_exit(c);
+    do {
+        rcu_enter(c);
+        struct slot *s = index_lookup(c, handle);
+        result = s ? remove_slot(c, s, handle) : SESSTAB_NOTFOUND;
+        rcu_exit(c);
+    } while (relieved(c, result));
     return result;
 }

@@ -199,10 +199,10 @@ static enum ticket_state judge(uint64_t version, const struct block *b, uint64_t
 }
 
 /* Answers the ticket if it can be answered already; WAITING if it can't. */
-static enum ticket_state judge_ticket(struct store *s, struct context *c, const struct ticket *k)
+static enum ticket_state judge_ticket(struct store *s, struct context *c, const struct ticket *k,
+                                      slot_ref r)
 {
     struct shm *shm = &s->table->shm;
-    slot_ref r = { load_relaxed(&k->slot) };
     if (!slot_ref_valid(shm, r))
         return TICKET_GONE;
     struct slot *slot = slot_at(shm, r);
@@ -289,8 +289,8 @@ static void take_ticket(struct store *s, unsigned index, struct ticket *ticket, 
         s->tickets_left = true;
         return;
     }
-    enum ticket_state state = judge_ticket(s, k->c, ticket);
     slot_ref r = { load_relaxed(&ticket->slot) };
+    enum ticket_state state = judge_ticket(s, k->c, ticket, r);
     if (load_acquire(&ticket->word) != word)
         return; /* its caller has taken it back while we read its fields */
     if (state != TICKET_WAITING) {
@@ -346,7 +346,7 @@ static void take_scan(struct store *s, struct taking *k)
     struct shm *shm = &s->table->shm;
     if (!s->scan.running && atomic_exchange(&shm->header->overflow, 0))
         scan_everything(s);
-    uint64_t chunks = load_acquire(&shm->header->committed);
+    uint64_t chunks = heap_chunks(shm);
     while (s->scan.running) {
         if (s->scan.chunk >= chunks) {
             s->scan.running = false;
@@ -432,18 +432,14 @@ void store_read(struct store *s, struct store_image *image, sesstab_view *view)
     uint64_t current;
     do {
         b = examine(s, c, slot, image, &current);
-        if (!b) {
+        bool sound = b && record_view(c->shm, b, load_relaxed(&slot->node.key), view) &&
+                     record_is_current(current, b) && record_whole(view);
+        s->damaged += CURRENT_BLOCK(current).at && !sound;
+        if (!sound) /* quarantined: Redis keeps what it has */
             image->kind = STORE_NOTHING;
-            return;
-        }
     } while (image->kind != STORE_NOTHING && !mark_stored(slot, current));
     if (image->kind == STORE_NOTHING)
         return;
-    if (!record_view(c->shm, b, load_relaxed(&slot->node.key), view) || !record_terminated(view)) {
-        s->damaged++;
-        image->kind = STORE_NOTHING;
-        return;
-    }
     view->last_seen = image->last_seen;
     view->pending = image->pending;
     memcpy(image->player, view->player, (size_t)view->player_length + 1);
@@ -463,7 +459,8 @@ bool store_knows(struct store *s, uint64_t handle, struct store_image *image)
     image->urgent = false;
     const struct block *b = slot ? examine(s, c, slot, image, &current) : NULL;
     rcu_exit(c);
-    return b != NULL;
+    /* What is damaged is known: it must not be taken for gone. */
+    return b || slot == INDEX_DAMAGED || (slot && CURRENT_BLOCK(current).at);
 }
 
 /* ---------------------------------------------------------------- acknowledging ------------- */
@@ -766,6 +763,8 @@ uint64_t store_lag(struct store *s)
     int result;
     while ((result = sesstab_next(s->table, &k, &v)) != SESSTAB_NOTFOUND) {
         struct context *c = context_in(s);
+        if (result == SESSTAB_CORRUPT)
+            continue;
         if (result != SESSTAB_OK || !c)
             break;
         struct slot *slot = index_lookup(c, v.handle);
@@ -836,7 +835,7 @@ static void sweep_chunk(struct store *s, struct context *c, uint64_t chunk)
 static void sweep_some(struct store *s)
 {
     struct context *c = context_in(s);
-    uint64_t chunks = load_acquire(&s->table->shm.header->committed);
+    uint64_t chunks = heap_chunks(&s->table->shm);
     if (atomic_exchange(&s->table->shm.header->sweep_wanted, 0)) {
         s->sweep.again = s->sweep.running && s->sweep.chunk > 0;
         if (!s->sweep.again)
@@ -850,6 +849,8 @@ static void sweep_some(struct store *s)
         sweep_chunk(s, c, s->sweep.chunk++);
     if (!s->sweep.running || s->sweep.chunk < chunks)
         return;
+    if (c->limbo.count) /* what a reader pinned when it was found; nobody else can free it */
+        rcu_reclaim(c);
     bool again = s->sweep.again;
     s->sweep = (struct sweep){ .next = s->sweep.started + SWEEP_PERIOD_MS };
     if (again)

@@ -49,7 +49,7 @@ static inline bool relieved(struct context *c, int result)
 
 /*
  * The record in S, safe to read until the section ends; *CURRENT is the word it stands in.  NULL
- * when the slot is dead (or its reference leads outside).
+ * when the slot is dead (or its block's reference or birth is damaged).
  */
 static inline struct block *record_in(struct context *c, struct slot *s, uint64_t *current)
 {
@@ -57,11 +57,14 @@ static inline struct block *record_in(struct context *c, struct slot *s, uint64_
         *current = load_acquire(&s->current);
         block_ref r = CURRENT_BLOCK(*current);
         struct block *b = r.at ? block_at(c->shm, r) : NULL;
+        uint64_t birth;
         /* E5: it was current just now, and its place keeps its kind, so that a birth that we have
          * announced is the true one. */
-        if (!b || likely(load_acquire(&b->birth) <= c->hi))
+        if (!b || likely((birth = load_acquire(&b->birth)) <= c->hi))
             return b;
         rcu_extend(c);
+        if (unlikely(birth > c->hi)) /* the era was read after it: damaged */
+            return NULL;
     }
 }
 

@@ -6,19 +6,35 @@
 #include <errno.h>
 #include <string.h>
 
-enum { RELIEVE_MS = 100, RELIEVE_WAITS = 50 };
+/* A claim that failed is tried again for so long, and then, by this thread, not for a while. */
+enum { RELIEF_MS = 50, RELIEF_PERIOD_MS = 150 };
 
 /* ---------------------------------------------------------------- references ---------------- */
 
+uint64_t heap_chunks(struct shm *shm)
+{
+    uint64_t committed = load_acquire(&shm->header->committed);
+    raise_to(&shm->limit, (committed < shm->max_chunks ? committed : shm->max_chunks) * CHUNK_BYTES);
+    return load_relaxed(&shm->limit) / CHUNK_BYTES;
+}
+
+/* CHUNK_UNUSED as well for what is no class. */
 static unsigned class_at(struct shm *shm, uint64_t offset)
 {
-    return heap_holds(shm, offset, 1) ? (unsigned)load_acquire(&chunk_of(shm, offset)->class) : 0;
+    uint64_t class = heap_holds(shm, offset, 1) ? load_acquire(&chunk_of(shm, offset)->class) : 0;
+    return class < CHUNK_CLASSES ? (unsigned)class : CHUNK_UNUSED;
 }
 
 bool slot_ref_valid(struct shm *shm, slot_ref r)
 {
-    return r.at && r.at % (PAGE_BYTES / SLOT_BYTES) < PAGE_SLOTS &&
+    return r.at >= PAGE_BYTES / SLOT_BYTES && r.at % (PAGE_BYTES / SLOT_BYTES) < PAGE_SLOTS &&
            class_at(shm, (uint64_t)r.at * SLOT_BYTES) == CHUNK_SESSIONS;
+}
+
+bool hint_ref_valid(struct shm *shm, hint_ref r)
+{
+    return r.at >= PAGE_BYTES / HINT_BYTES &&
+           class_at(shm, (uint64_t)r.at * HINT_BYTES) == CHUNK_HINTS;
 }
 
 uint32_t block_bytes(struct shm *shm, block_ref r)
@@ -26,7 +42,7 @@ uint32_t block_bytes(struct shm *shm, block_ref r)
     unsigned class = class_at(shm, (uint64_t)r.at * BLOCK_UNIT);
     if (class == CHUNK_SESSIONS)
         return r.at % (PAGE_BYTES / BLOCK_UNIT) >= 3 ? BLOCK_UNIT : 0;
-    if (class < CHUNK_512 || class >= CHUNK_CLASSES)
+    if (class < CHUNK_512)
         return 0;
     uint32_t bytes = class_bytes(class);
     return r.at % (bytes / BLOCK_UNIT) == 0 ? bytes : 0;
@@ -64,8 +80,8 @@ static uint64_t buckets_for(uint64_t slots)
  * a sum kept beside the chunks would stay wrong when its adder is killed. */
 static void grow_indexes(struct shm *shm)
 {
-    uint64_t slots = 0, chunks = load_acquire(&shm->header->committed);
-    for (uint64_t i = 0; i < chunks && i < shm->max_chunks; i++)
+    uint64_t slots = 0, chunks = heap_chunks(shm);
+    for (uint64_t i = 0; i < chunks; i++)
         if (load_relaxed(&shm->chunks[i].class) == CHUNK_SESSIONS)
             slots += CHUNK_PAGES * PAGE_SLOTS;
     uint64_t b = buckets_for(slots);
@@ -179,7 +195,9 @@ static enum retired_kind main_kind(unsigned class)
 void heap_rehint(struct shm *shm, unsigned chunk)
 {
     struct chunk *k = &shm->chunks[chunk];
-    unsigned class = (unsigned)load_acquire(&k->class);
+    unsigned class = class_at(shm, (uint64_t)chunk * CHUNK_BYTES);
+    if (class == CHUNK_UNUSED)
+        return;
     for (unsigned page = chunk == 0; page < CHUNK_PAGES; page++) {
         uint64_t bit = UINT64_C(1) << (page % 64);
         if (class == CHUNK_SESSIONS && has_free(shm, class, chunk, page, RETIRED_SLOT))
@@ -211,6 +229,8 @@ static uint32_t magazine_size(unsigned class)
 static void load_page(struct context *c, unsigned class, unsigned chunk, unsigned page,
                       enum retired_kind kind)
 {
+    if (chunk == 0 && page == 0) /* holds slot 0, which is no slot; only a damaged hint leads here */
+        return;
     struct magazine *m = magazine_of(c, kind, class);
     struct places p = places_of(class, chunk, page, kind);
     uint32_t room = magazine_size(class) - m->count, taken = 0;
@@ -258,9 +278,7 @@ static bool refill_from(struct context *c, unsigned class, unsigned chunk, enum 
 
 static bool refill(struct context *c, unsigned class, enum retired_kind kind)
 {
-    uint64_t n = load_acquire(&c->shm->header->committed);
-    if (n > c->shm->max_chunks)
-        n = c->shm->max_chunks;
+    uint64_t n = heap_chunks(c->shm);
     uint32_t *cursor = cursor_of(c, kind, class);
     for (uint64_t i = 0; i < n; i++) {
         unsigned chunk = (unsigned)((*cursor + i) % n);
@@ -275,9 +293,9 @@ static bool refill(struct context *c, unsigned class, enum retired_kind kind)
 /* Before the table grows, one chunk is swept: what the dead left comes back even without persister. */
 static void sweep_a_little(struct context *c)
 {
-    uint64_t n = load_acquire(&c->shm->header->committed);
+    uint64_t n = heap_chunks(c->shm);
     worker_recover(c->shm, NULL, 0, NULL);
-    if (!n || n > c->shm->max_chunks || !load_relaxed(&c->shm->header->sweep_wanted))
+    if (!n || !load_relaxed(&c->shm->header->sweep_wanted))
         return;
     unsigned chunk = (unsigned)(add_relaxed(&c->shm->header->sweep_cursor, 1) % n);
     recover_sweep(c, chunk);
@@ -313,12 +331,12 @@ static uint64_t relieve_chunk(struct context *c, unsigned chunk)
     return c->freed - before;
 }
 
-/* Looks through the heap until something was freed. */
-static bool search(struct context *c)
+/* Looks through the heap, from where the last one stopped, until something was freed. */
+static bool search(struct context *c, int64_t until)
 {
     worker_recover(c->shm, NULL, 0, NULL);
-    uint64_t n = load_acquire(&c->shm->header->committed), freed = 0;
-    for (uint64_t i = 0; i < n && i < c->shm->max_chunks && !freed; i++)
+    uint64_t n = heap_chunks(c->shm), freed = 0;
+    for (uint64_t i = 0; i < n && !freed && monotonic_ms() < until; i++)
         freed = relieve_chunk(c, (unsigned)(add_relaxed(&c->shm->header->sweep_cursor, 1) % n));
     return freed;
 }
@@ -330,18 +348,17 @@ static bool search(struct context *c)
 bool heap_relieve(struct context *c)
 {
     const struct timespec moment = { 0, 1000000 };
-    if (c->depth || monotonic_ms() - c->relieved_at < RELIEVE_MS)
+    int64_t now = monotonic_ms(), since = now - c->relief_began;
+    if (c->depth || (since >= RELIEF_MS && since < RELIEF_PERIOD_MS))
         return false;
-    if (c->relieve_waits == 0 && search(c))
-        return true;
-    if (++c->relieve_waits <= RELIEVE_WAITS) {
-        nanosleep(&moment, NULL);
-        rcu_reclaim(c);
-        return true;
+    if (since >= RELIEF_PERIOD_MS) {
+        c->relief_began = now;
+        if (search(c, now + RELIEF_MS / 2))
+            return true;
     }
-    c->relieve_waits = 0;
-    c->relieved_at = monotonic_ms();
-    return false;
+    nanosleep(&moment, NULL);
+    rcu_reclaim(c);
+    return true;
 }
 
 /* ---------------------------------------------------------------- claiming ------------------ */
@@ -364,16 +381,23 @@ static int claim(struct context *c, unsigned class, enum retired_kind kind, uint
     }
 }
 
-static uint64_t era_now(struct context *c)
+/*
+ * The birth of what was just claimed.  From here on our own section holds it: else it could be published,
+ * replaced, freed and claimed by another before we come to say that ours is LIVE.
+ */
+static void be_born(struct context *c, atomic_u64 *birth)
 {
-    return load_acquire(&c->shm->header->era);
+    uint64_t era = load_acquire(&c->shm->header->era);
+    store_release(birth, era);
+    if (era > c->hi)
+        rcu_extend(c);
 }
 
 int heap_claim_slot(struct context *c, slot_ref *slot)
 {
     int error = claim(c, CHUNK_SESSIONS, RETIRED_SLOT, &slot->at);
     if (!error)
-        store_release(&slot_at(c->shm, *slot)->node.birth, era_now(c));
+        be_born(c, &slot_at(c->shm, *slot)->node.birth);
     return error;
 }
 
@@ -381,7 +405,7 @@ int heap_claim_hint(struct context *c, hint_ref *hint)
 {
     int error = claim(c, CHUNK_HINTS, RETIRED_HINT, &hint->at);
     if (!error)
-        store_release(&hint_at(c->shm, *hint)->birth, era_now(c));
+        be_born(c, &hint_at(c->shm, *hint)->birth);
     return error;
 }
 
@@ -403,7 +427,7 @@ int heap_claim_block(struct context *c, uint32_t bytes, block_ref *block)
          class = class == CHUNK_SESSIONS ? CHUNK_512 : class + 1)
         error = claim(c, class, RETIRED_BLOCK, &block->at);
     if (!error)
-        store_release(&block_at(c->shm, *block)->birth, era_now(c));
+        be_born(c, &block_at(c->shm, *block)->birth);
     return error;
 }
 
@@ -435,9 +459,20 @@ static void set_hint(struct shm *shm, enum retired_kind kind, uint32_t ref)
         atomic_fetch_or(&hints[page / 64], bit);
 }
 
+static bool is_place(struct shm *shm, enum retired_kind kind, uint32_t ref)
+{
+    switch (kind) {
+    case RETIRED_SLOT: return slot_ref_valid(shm, (slot_ref){ ref });
+    case RETIRED_HINT: return hint_ref_valid(shm, (hint_ref){ ref });
+    default: return block_ref_valid(shm, (block_ref){ ref });
+    }
+}
+
 void heap_freed(struct context *c, enum retired_kind kind, uint32_t ref)
 {
-    unsigned class = (unsigned)load_relaxed(&chunk_of(c->shm, offset_of(kind, ref))->class);
+    unsigned class = class_at(c->shm, offset_of(kind, ref));
+    if (!is_place(c->shm, kind, ref)) /* its chunk's class is damaged by now: nobody gets it */
+        return;
     struct magazine *m = magazine_of(c, kind, class);
     if (m->count < magazine_size(class))
         m->at[m->count++] = ref;

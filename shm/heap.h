@@ -21,16 +21,16 @@
 
 /* ---------------------------------------------------------------- the doors ----------------- */
 
+/* Chunks in use, never more than there can be.  What was said once stays true for this process,
+ * whatever becomes of the header: places in these chunks always have an address. */
+uint64_t heap_chunks(struct shm *shm);
+
 /* Heap bytes that are committed, at least OFFSET's when they are. */
 static inline bool heap_holds(struct shm *shm, uint64_t offset, uint64_t bytes)
 {
     if (likely(offset + bytes <= load_relaxed(&shm->limit)))
         return true;
-    uint64_t committed = load_acquire(&shm->header->committed);
-    if (committed > shm->max_chunks)
-        committed = shm->max_chunks;
-    store_relaxed(&shm->limit, committed * CHUNK_BYTES);
-    return offset + bytes <= committed * CHUNK_BYTES;
+    return offset + bytes <= heap_chunks(shm) * CHUNK_BYTES;
 }
 
 /*
@@ -41,6 +41,14 @@ static inline struct slot *slot_at(struct shm *shm, slot_ref r)
 {
     uint64_t offset = (uint64_t)r.at * SLOT_BYTES;
     return likely(heap_holds(shm, offset, SLOT_BYTES)) ? (struct slot *)(shm->heap + offset) : NULL;
+}
+
+/* The same, but NULL too when this process has not met its chunk yet. */
+static inline struct slot *slot_known(struct shm *shm, slot_ref r)
+{
+    uint64_t offset = (uint64_t)r.at * SLOT_BYTES;
+    bool known = offset + SLOT_BYTES <= load_relaxed(&shm->limit);
+    return likely(known) ? (struct slot *)(shm->heap + offset) : NULL;
 }
 
 static inline struct node *hint_at(struct shm *shm, hint_ref r)
@@ -67,6 +75,7 @@ static inline struct chunk *chunk_of(struct shm *shm, uint64_t offset)
 
 /* True when R names the place of a slot: for references that were stored, not just followed. */
 bool slot_ref_valid(struct shm *shm, slot_ref r);
+bool hint_ref_valid(struct shm *shm, hint_ref r);
 bool block_ref_valid(struct shm *shm, block_ref r);
 
 /* The dirty bit of a slot. */
@@ -94,12 +103,11 @@ uint32_t block_bytes(struct shm *shm, block_ref r);
 /*
  * Each claims a free place for this worker: OWNED, its birth stamped, the rest as its last life left
  * it.  0, or ENOMEM (max_bytes is reached), ENOSPC (/dev/shm is full), ... ; grows the heap if need
- * be.  Inside a read section or not.
+ * be.  Inside a read section, which holds the place from now on, whoever replaces and retires it.
  */
 int heap_claim_slot(struct context *c, slot_ref *slot);
 int heap_claim_hint(struct context *c, hint_ref *hint);
 int heap_claim_block(struct context *c, uint32_t bytes, block_ref *block);
-
 
 /*
  * A claim has failed: finds everything that is free, or that the dead hold, and lets a grace period

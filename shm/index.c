@@ -1,12 +1,49 @@
 #include "index.h"
 
+struct slot index_damaged;
+
+/* Each thread may link one hint of a player to a slot at once, beside one that the dead left. */
+enum { EQUALS_MAX = 2 * THREADS };
+
 /* ---------------------------------------------------------------- walking ------------------- */
+
+/* Ends the walk: there is no node, and no conclusion. */
+static bool damage(struct walk *w)
+{
+    w->node = NULL;
+    return w->damaged = true;
+}
+
+/* The list goes on with HASH: never back, and among equals not for ever. */
+static bool rises(struct walk *w, uint64_t hash)
+{
+    if (hash == w->passed)
+        return ++w->equals < EQUALS_MAX;
+    bool up = hash_before(w->passed, hash);
+    w->passed = hash;
+    w->equals = 0;
+    return up;
+}
 
 /* LINK pointed at something else: a claimed head keeps its owner where others keep the tag. */
 static uint64_t retarget(uint64_t link, uint32_t ref, uint32_t tag, uint64_t head)
 {
     return link & LINK_CLAIMED ? LINK_WORD(ref, LINK_TAG(link), LINK_CLAIMED | head)
                                : LINK_WORD(ref, tag, head);
+}
+
+/* The node at REF; NULL: no node can stand there. */
+static struct node *node_at(struct context *c, enum index_kind kind, uint32_t ref)
+{
+    bool place = kind == INDEX_HANDLES ? slot_ref_valid(c->shm, (slot_ref){ ref })
+                                       : hint_ref_valid(c->shm, (hint_ref){ ref });
+    return place ? index_node(c->shm, kind, ref) : NULL;
+}
+
+/* Only an ended session is ever unlinked. */
+static bool may_be_unlinked(enum index_kind kind, struct node *n)
+{
+    return kind != INDEX_HANDLES || !CURRENT_BLOCK(load_acquire(&((struct slot *)n)->current)).at;
 }
 
 /* A marked slot was unlinked: the one who moves it to RETIRED frees it.  (A hint's remover has
@@ -18,13 +55,16 @@ static void unlinked(struct context *c, enum index_kind kind, struct node *n, ui
         heap_retire(c, RETIRED_SLOT, ref, &n->life, life);
 }
 
-/* Follows a link to a head: true to go on behind it, false when the place wished for is before it. */
+/* Follows a link to a head: true to go on behind it, false when the place wished for is before it (or
+ * the list is damaged). */
 static bool pass_head(struct context *c, enum index_kind kind, struct walk *w, uint32_t bucket)
 {
     w->at_head = w->to_head && bucket == w->hash;
     bool behind = bucket == w->hash ? !w->at_head : hash_before(bucket, w->hash);
-    if (!behind || bucket >= index_size(c->shm, kind))
+    if (!behind)
         return false;
+    if (bucket >= index_size(c->shm, kind) || !rises(w, bucket))
+        return !damage(w);
     w->from = &index_buckets(c->shm, kind)[bucket];
     w->word = load_acquire(w->from);
     return true;
@@ -50,15 +90,31 @@ static bool leads_behind(const struct walk *w)
     return !(w->word & LINK_CLAIMED) && tag != mine && !hash_before(tag, mine);
 }
 
-/* Makes the target of w->word safe to read (E4, E5).  False: disturbed. */
-static bool protect(struct context *c, const struct walk *w, struct node *n)
+/* Makes the target of w->word safe to read (E4, E5).  False: disturbed, or damaged. */
+static bool protect(struct context *c, struct walk *w, struct node *n)
 {
-    while (unlikely(load_acquire(&n->birth) > c->hi)) {
+    uint64_t birth;
+    while (unlikely((birth = load_acquire(&n->birth)) > c->hi)) {
         rcu_extend(c);
+        if (birth > c->hi) /* the era was read after it: a true birth is never beyond (E1) */
+            return !damage(w);
         if ((w->word & LINK_MARK) || load_acquire(w->from) != w->word)
             return false;
     }
     return true;
+}
+
+/* The link's tag is that of HASH. */
+static bool leads_to(const struct walk *w, uint64_t hash)
+{
+    return (w->word & LINK_CLAIMED) || LINK_TAG(w->word) == HASH_TAG(hash);
+}
+
+/* Does a list in order lead to N by w->word? */
+static bool in_place(struct context *c, enum index_kind kind, struct walk *w, const struct node *n)
+{
+    uint64_t hash = index_hash(c->shm, kind, n->key);
+    return leads_to(w, hash) && rises(w, hash);
 }
 
 bool index_advance(struct context *c, enum index_kind kind, struct walk *w)
@@ -68,19 +124,25 @@ bool index_advance(struct context *c, enum index_kind kind, struct walk *w)
     for (;;) {
         uint32_t ref = LINK_REF(w->word);
         if (w->word & LINK_HEAD) {
+            if (!leads_to(w, ref))
+                return damage(w);
             if (ref == 0 || !pass_head(c, kind, w, ref))
                 return true;
             continue;
         }
         if (leads_behind(w) && !w->unlink)
             return true;
-        struct node *n = index_node(c->shm, kind, ref);
-        if (unlikely(!n)) /* damaged: the list ends here */
-            return true;
+        struct node *n = node_at(c, kind, ref);
+        if (unlikely(!n))
+            return damage(w);
         if (!protect(c, w, n))
-            return false;
+            return w->damaged;
+        if (!in_place(c, kind, w, n))
+            return damage(w);
         uint64_t next = load_acquire(&n->next);
         if (w->unlink && (next & LINK_MARK)) {
+            if (!may_be_unlinked(kind, n))
+                return damage(w);
             uint64_t past = retarget(w->word, LINK_REF(next), LINK_TAG(next), next & LINK_HEAD);
             if (!cas(w->from, &w->word, past)) /* COMMIT: unlinked */
                 return false;
@@ -124,9 +186,9 @@ static void finish_head(struct context *c, enum index_kind kind, uint32_t bucket
         do {
             w.from = head;
             w.word = load_acquire(head);
-            if (!(w.word & LINK_CLAIMED))
+            if (!(w.word & LINK_CLAIMED) || w.damaged)
                 return;
-            w.node = (w.word & LINK_HEAD) ? NULL : index_node(c->shm, kind, LINK_REF(w.word));
+            w.node = (w.word & LINK_HEAD) ? NULL : node_at(c, kind, LINK_REF(w.word));
         } while (w.node && !protect(c, &w, w.node));
     } while (!cas_exact(head, w.word,
                         LINK_WORD(LINK_REF(w.word), target_tag(c, kind, &w), w.word & LINK_HEAD)));
@@ -141,6 +203,8 @@ static void init_head(struct context *c, enum index_kind kind, uint32_t bucket)
     struct walk w = { .hash = bucket, .unlink = true, .to_head = true };
     do {
         walk_to(c, kind, &w);
+        if (w.damaged)
+            cas_exact(head, claim, 0);
         uint64_t next = LINK_WORD(LINK_REF(w.word), c->worker, LINK_CLAIMED | (w.word & LINK_HEAD));
         if (w.at_head || !cas_exact(head, claim, next))
             return;
@@ -160,7 +224,7 @@ static void recover_head(struct context *c, enum index_kind kind, uint32_t bucke
     walk_to(c, kind, &w);
     if (w.at_head)
         finish_head(c, kind, bucket);
-    else
+    else if (!w.damaged)
         cas_exact(head, word, 0);
 }
 
@@ -189,6 +253,8 @@ struct slot *index_lookup_slowly(struct context *c, uint64_t handle, uint64_t ha
     want_head(c, INDEX_HANDLES, hash);
     struct walk w = { .hash = hash, .key = handle };
     walk_to(c, INDEX_HANDLES, &w);
+    if (w.damaged)
+        return INDEX_DAMAGED;
     return w.node && w.node->key == handle ? (struct slot *)w.node : NULL;
 }
 
@@ -200,7 +266,7 @@ bool index_insert(struct context *c, enum index_kind kind, uint32_t ref, bool du
     want_head(c, kind, w.hash);
     do {
         walk_to(c, kind, &w);
-        if (!duplicates && w.node && w.node->key == n->key) {
+        if (w.damaged || (!duplicates && w.node && w.node->key == n->key)) {
             *twin = w.node;
             return false;
         }
@@ -219,6 +285,8 @@ void index_remove(struct context *c, enum index_kind kind, uint32_t ref, bool mi
         own_publish(&n->life);
     atomic_fetch_or(&n->next, LINK_MARK); /* COMMIT: deleted */
     walk_to(c, kind, &w);                 /* now it is unlinked, by us or by another */
+    if (w.damaged)
+        return;
     if (mine)
         rcu_retire(c, kind == INDEX_HANDLES ? RETIRED_SLOT : RETIRED_HINT, ref);
     else
@@ -238,7 +306,7 @@ bool index_reaches(struct context *c, enum index_kind kind, uint32_t ref)
             if (!index_advance(c, kind, &w))
                 goto disturbed;
         }
-        return false;
+        return w.damaged;
     disturbed:;
     }
 }

@@ -28,6 +28,11 @@
  *   Everybody else goes by the nearest linked head above (bucket number without its top bit) and
  *   never waits.  A claim whose owner is gone is finished or taken back by index_recover_heads().
  *
+ * A DAMAGED LIST ends a walk where the damage is: a link to what is no place, an order that does not
+ * rise (so that nobody goes round in a circle), a tag that is not its target's, a birth in the future, a
+ * mark on a session that lives.  Then nothing is linked, unlinked or freed by what was seen, and
+ * index_lookup() answers INDEX_DAMAGED where the handle may stand behind it.
+ *
  * All functions are called inside a read section.
  */
 #ifndef SHM_INDEX_H
@@ -76,9 +81,16 @@ static inline struct index_head *index_head(struct shm *shm, enum index_kind kin
     return kind == INDEX_HANDLES ? &shm->header->handles : &shm->header->players;
 }
 
+/* Of a hash, what names its bucket; never a bucket that there is no room for. */
+static inline uint64_t index_mask(struct shm *shm, enum index_kind kind)
+{
+    uint64_t max = kind == INDEX_HANDLES ? shm->at.handles_max : shm->at.players_max;
+    return (load_relaxed(&index_head(shm, kind)->buckets) - 1) & (max - 1);
+}
+
 static inline uint64_t index_size(struct shm *shm, enum index_kind kind)
 {
-    return load_relaxed(&index_head(shm, kind)->buckets);
+    return index_mask(shm, kind) + 1;
 }
 
 static inline struct node *index_node(struct shm *shm, enum index_kind kind, uint32_t ref)
@@ -111,6 +123,10 @@ struct walk {
     bool unlink;        /* wish: unlink marked nodes on the way (writers)                          */
     bool to_head;       /* wish: stop at the head whose number is `hash`                           */
     bool at_head;       /* it is there                                                             */
+    bool damaged;       /* the list is, before the place: there is no node, and nothing may be
+                           concluded                                                               */
+    uint64_t passed;    /* hash of the last place on the way                                       */
+    uint32_t equals;    /* how often it came in a row                                              */
     atomic_u64 *from;   /* the link that leads to the place                                        */
     uint64_t word;      /* what it held                                                            */
     struct node *node;  /* the node there, protected; NULL: none, or by its tag a later one        */
@@ -119,8 +135,11 @@ struct walk {
 
 static inline void index_start_walk(struct context *c, enum index_kind kind, struct walk *w)
 {
-    w->from = index_start(c->shm, kind, w->hash & (index_size(c->shm, kind) - 1));
+    w->from = index_start(c->shm, kind, w->hash & index_mask(c->shm, kind));
     w->word = load_acquire(w->from);
+    w->passed = (uint64_t)(w->from - index_buckets(c->shm, kind));
+    w->equals = 0;
+    w->damaged = false;
 }
 
 /* Goes on from w->from.  False: disturbed (E4): start the walk again. */
@@ -133,47 +152,62 @@ static inline void index_step(struct walk *w)
     w->word = load_acquire(w->from);
 }
 
+/* What index_lookup() answers when damage lies before the place: dead, and nobody's.  Who asks no
+ * further takes it for a session that has ended. */
+extern struct slot index_damaged;
+#define INDEX_DAMAGED (&index_damaged)
+
 struct slot *index_lookup_slowly(struct context *c, uint64_t handle, uint64_t hash);
+
+enum { INDEX_SHORT = 64 };
 
 /*
  * The slot of a handle, NULL if there is none.  Its `current` says whether it lives.  Along the usual
- * chain, a few nodes with tags that tell; whatever is unusual is index_advance()'s.  (A marked node may
- * be passed: what lies behind it was linked while the section ran, and a birth within hi holds it.)
+ * chain, a few nodes with tags that tell; whatever is unusual is index_advance()'s, which a chain of
+ * INDEX_SHORT nodes is.  (A marked node may be passed: what lies behind it was linked while the section
+ * ran, and a birth within hi holds it.)
  */
 static inline struct slot *index_lookup(struct context *c, uint64_t handle)
 {
     struct shm *shm = c->shm;
     uint64_t hash = hash_of_handle(shm, handle);
     uint32_t mine = HASH_TAG(hash);
-    uint64_t word = load_acquire(&shm->handles[hash & (index_size(shm, INDEX_HANDLES) - 1)]);
+    uint64_t word = load_acquire(&shm->handles[hash & index_mask(shm, INDEX_HANDLES)]);
+    unsigned left = INDEX_SHORT;
     while (likely(word != 0 && !(word & (LINK_CLAIMED | LINK_HEAD)))) {
         uint32_t tag = LINK_TAG(word);
         if (tag != mine && !hash_before(tag, mine))
             return NULL;
-        struct slot *s = slot_at(shm, (slot_ref){ LINK_REF(word) });
+        struct slot *s = slot_known(shm, (slot_ref){ LINK_REF(word) });
         if (unlikely(!s || load_acquire(&s->node.birth) > c->hi))
             break;
         if (tag == mine && load_relaxed(&s->node.key) == handle)
             return s;
         word = load_acquire(&s->node.next);
+        if (unlikely(--left == 0))
+            break;
     }
+    if ((word & (LINK_CLAIMED | LINK_HEAD)) == LINK_HEAD &&
+        (LINK_REF(word) == 0 ? word == LINK_END : hash_before(hash, LINK_REF(word))))
+        return NULL;
     return index_lookup_slowly(c, handle, hash);
 }
 
 /* ---------------------------------------------------------------- changing ------------------ */
 
-/* Links NODE (owned, its key set).  A node of the same key that is there already is returned in
- * *TWIN, and nothing is linked, unless DUPLICATES. */
+/* Links NODE (owned, its key set).  False, and nothing was linked: a node of the same key is there
+ * already, and is returned in *TWIN, unless DUPLICATES; or the list is damaged, and *TWIN is NULL. */
 bool index_insert(struct context *c, enum index_kind kind, uint32_t ref, bool duplicates,
                   struct node **twin);
 
 /*
  * Marks and unlinks the node and gives it to the reclaimer.  MINE: its life already says RETIRED by
- * this worker (hints); else it is LIVE (slots) and whoever moves it to RETIRED frees it.
+ * this worker (hints); else it is LIVE (slots) and whoever moves it to RETIRED frees it.  In a damaged
+ * list it stays as it is, marked: it might still be reached.
  */
 void index_remove(struct context *c, enum index_kind kind, uint32_t ref, bool mine);
 
-/* True when this very node can be reached. */
+/* True when this very node can be reached; in a damaged list too, where nobody can tell. */
 bool index_reaches(struct context *c, enum index_kind kind, uint32_t ref);
 
 /* Finishes or takes back the claims of dead workers on the heads [from, to). */

@@ -16,6 +16,7 @@
  *   E4  A reader that meets a birth above hi raises hi to the global era and re-loads the link it
  *       came by.  Changed or marked: it starts over, keeping the interval.  (A marked link is
  *       frozen, so that its staying the same would prove nothing.)  Blocks: re-loads `current`.
+ *       Nor does it follow a marked link when hi has risen since it came to the node.
  *   E5  A place met with birth <= hi, by a link that was live while the section ran, cannot be
  *       reused: it was alive within [lo, hi].  By E1 the birth that was read is the true one.
  *

@@ -22,7 +22,8 @@ static bool hold(struct context *c, atomic_u64 *birth, atomic_u64 *word, uint64_
 {
     if (load_acquire(birth) > c->hi)
         rcu_extend(c);
-    return load_acquire(word) == seen;
+    /* A birth that is beyond the era even now is damaged, or of a life that has just begun. */
+    return load_acquire(birth) <= c->hi && load_acquire(word) == seen;
 }
 
 /* ---------------------------------------------------------------- slots --------------------- */
@@ -36,9 +37,10 @@ static void retire_unpublished(struct context *c, slot_ref r, struct slot *s, ui
     if (!heap_retire(c, RETIRED_SLOT, r.at, &s->node.life, life))
         return;
     struct block *block = block_ref_valid(c->shm, b) ? block_at(c->shm, b) : NULL;
-    if (!block || block->slot != r.at)
+    uint64_t own = block ? load_acquire(&block->own) : 0;
+    /* Another sweeper may have been quicker, and the block be somebody's by now. */
+    if (!block || !hold(c, &block->birth, &block->own, own) || block->slot != r.at)
         return;
-    uint64_t own = load_acquire(&block->own);
     if ((OWN_STATE(own) == OWN_OWNED && OWN_WORKER(own) == OWN_WORKER(life)) ||
         OWN_STATE(own) == OWN_LIVE)
         heap_retire(c, RETIRED_BLOCK, b.at, &block->own, own);
@@ -94,6 +96,13 @@ static bool block_is_current(struct context *c, const struct block *b, block_ref
            (state == OWN_LIVE || state == OWN_OWNED);
 }
 
+/* The slot of its handle has it, whatever it says itself: the record is damaged, and shall stay. */
+static bool block_is_named(struct context *c, const struct block *b, block_ref r)
+{
+    const struct slot *s = index_lookup(c, b->handle);
+    return s && CURRENT_BLOCK(load_acquire(&s->current)).at == r.at;
+}
+
 static unsigned sweep_block(struct context *c, block_ref r)
 {
     struct block *b = block_at(c->shm, r);
@@ -111,7 +120,8 @@ static unsigned sweep_block(struct context *c, block_ref r)
             heap_retire(c, RETIRED_BLOCK, r.at, &b->own, own);
         return 1;
     case OWN_LIVE:
-        return !block_is_current(c, b, r) && heap_retire(c, RETIRED_BLOCK, r.at, &b->own, own);
+        return !block_is_current(c, b, r) && !block_is_named(c, b, r) &&
+               heap_retire(c, RETIRED_BLOCK, r.at, &b->own, own);
     case OWN_RETIRED:
         if (!gone || !adopt(c, &b->own, own))
             return 0;
@@ -221,13 +231,14 @@ static void sweep_heads(struct context *c, enum index_kind kind, uint64_t chunk,
 unsigned recover_sweep(struct context *c, unsigned chunk)
 {
     struct shm *shm = c->shm;
-    unsigned class = (unsigned)load_acquire(&shm->chunks[chunk].class), mended = 0;
-    uint64_t chunks = load_acquire(&shm->header->committed);
-    if (chunk >= chunks || class == CHUNK_UNUSED || class >= CHUNK_CLASSES)
+    uint64_t chunks = heap_chunks(shm);
+    uint64_t class = chunk < chunks ? load_acquire(&shm->chunks[chunk].class) : CHUNK_UNUSED;
+    unsigned mended = 0;
+    if (class == CHUNK_UNUSED || class >= CHUNK_CLASSES)
         return 0;
     for (unsigned page = chunk == 0; page < CHUNK_PAGES; page++) {
         rcu_enter(c);
-        mended += sweep_page(c, class, (uint64_t)chunk * CHUNK_BYTES + (uint64_t)page * PAGE_BYTES);
+        mended += sweep_page(c, (unsigned)class, (uint64_t)chunk * CHUNK_BYTES + (uint64_t)page * PAGE_BYTES);
         rcu_exit(c);
     }
     rcu_enter(c);

@@ -145,15 +145,22 @@ static int commit_first(int fd, const struct layout *at)
 /* The heap's offset is a multiple of this too: else no part of it could ever be a huge page. */
 enum { MAP_ALIGNMENT = 2 * CHUNK_BYTES };
 
+static void unmap(uint8_t *base, uint64_t size)
+{
+    munmap(base, size + PAGE_BYTES);
+}
+
+/* A page of zeros stands behind the segment: there ends, at the latest, a string of a damaged record
+ * that has lost its NUL. */
 static int map(int fd, uint64_t size, uint8_t **base)
 {
-    uint64_t reserved = size + MAP_ALIGNMENT;
+    uint64_t reserved = size + PAGE_BYTES + MAP_ALIGNMENT;
     uint8_t *room = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint64_t before = -(uintptr_t)room % MAP_ALIGNMENT;
     if (room != MAP_FAILED)
         *base = mmap(room + before, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
                      fd, 0);
-    if (room == MAP_FAILED || *base == MAP_FAILED) {
+    if (room == MAP_FAILED || *base == MAP_FAILED || mprotect(*base + size, PAGE_BYTES, PROT_READ)) {
         int error = errno;
         if (room != MAP_FAILED)
             munmap(room, reserved);
@@ -163,7 +170,7 @@ static int map(int fd, uint64_t size, uint8_t **base)
     }
     if (before)
         munmap(room, before);
-    munmap(*base + size, MAP_ALIGNMENT - before);
+    munmap(*base + size + PAGE_BYTES, MAP_ALIGNMENT - before);
     madvise(*base, size, MADV_DONTDUMP);
     return 0;
 }
@@ -260,7 +267,7 @@ static int build(const char *path, const struct segment_options *o, int *fd)
     fill_header((struct header *)base, o);
     store_relaxed((atomic_u64 *)(base + at.handles), LINK_END); /* bucket 0 is always there */
     store_relaxed((atomic_u64 *)(base + at.players), LINK_END);
-    munmap(base, at.end);
+    unmap(base, at.end);
     if (o->group_given && fchown(*fd, (uid_t)-1, o->group))
         error = shm_fail(errno, "%s: can't give it to group %u: %s", path, (unsigned)o->group,
                          strerror(errno));
@@ -396,5 +403,5 @@ int segment_open(const char *name, const struct segment_options *options, struct
 
 void segment_close(struct shm *shm)
 {
-    munmap(shm->base, shm->at.end);
+    unmap(shm->base, shm->at.end);
 }

@@ -485,6 +485,45 @@ static void a_bound_session_without_a_hint_gets_one(void **state)
     check_strictly(scene.name, "a hint restored");
 }
 
+struct claim {
+    sesstab *table;
+    block_ref block;
+};
+
+/* Replaces the claimed record, as far as its ownership word goes, and would free it. */
+static void retire_in_child(void *context)
+{
+    struct claim *claim = context;
+    struct context *c = mine(claim->table);
+    struct block *b = block_at(c->shm, claim->block);
+    rcu_enter(c);
+    own_publish(&b->own);
+    check(heap_retire(c, RETIRED_BLOCK, claim->block.at, &b->own, b->own));
+    rcu_exit(c);
+    rcu_reclaim(c);
+    check_equal(OWN_STATE(b->own), OWN_RETIRED);
+}
+
+/* Else a writer that pauses between publishing and saying LIVE says it of another's claim. */
+static void what_was_just_claimed_is_held_by_the_claimer_s_section(void **state)
+{
+    struct claim *claim = shared_memory(sizeof *claim);
+    const char *name;
+    claim->table = selective_table(&name);
+    struct context *c = mine(claim->table);
+    (void)state;
+    rcu_enter(c);
+    atomic_fetch_add(&c->shm->header->era, 3); /* others reclaim meanwhile */
+    check(heap_claim_block(c, 200, &claim->block) == 0);
+    run_child(retire_in_child, claim);
+    check_equal(OWN_STATE(block_at(c->shm, claim->block)->own), OWN_RETIRED);
+    rcu_exit(c);
+    check(worker_recover(c->shm, NULL, 0, NULL) <= 1);
+    recover_sweep(c, 0);
+    rcu_reclaim(c);
+    check_equal(OWN_STATE(block_at(c->shm, claim->block)->own), OWN_FREE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -493,6 +532,7 @@ int main(void)
         TEST(a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable),
         TEST(redis_does_not_hear_of_a_session_that_is_not_inserted_yet),
         TEST(a_bound_session_without_a_hint_gets_one),
+        TEST(what_was_just_claimed_is_held_by_the_claimer_s_section),
     };
     return run_all(tests);
 }

@@ -18,10 +18,9 @@
 #include <unistd.h>
 
 enum {
-    SOON_US = 1000,               /* after an event, and twice as long after each further look     */
-    LATEST_US = TICK_MS * 1000,   /* V3                                                            */
-    SHARE = 4, IDLE_SHARE = 16    /* so many times what a look took is not spent in looking, after
-                                     an event, and without one                                     */
+    SOON_US = 1000,             /* after an event, and twice as long after each further look       */
+    LATEST_US = TICK_MS * 1000, /* V3                                                              */
+    IDLE_SHARE = 16             /* so many times what a look took, nothing is done if nothing happens */
 };
 
 enum { END, EVENTS, POLLED }; /* the wish to end, and inotify: -1 when it is not to be had */
@@ -76,7 +75,7 @@ static void *run(void *argument)
     uint64_t pause = SOON_US;
     while (!watch->polled[END].revents) {
         uint64_t took = look(watch), latest = LATEST_US + IDLE_SHARE * took;
-        rest(watch, END + 1, SHARE * took);
+        rest(watch, END + 1, took);
         rest(watch, POLLED, pause);
         bool event = watch->polled[EVENTS].revents;
         if (event)

@@ -12,8 +12,8 @@
  *   V2  The event comes a moment before the lock goes, so the locks are asked for again and again,
  *       after 1, 2, 4, ... ms.
  *   V3  Whatever events say or miss (inotify may not be had), the locks are asked for every TICK_MS.
- *   V4  Asking takes time (20 us for 10 workers, 2 ms for 300, 35 ms for 1,000: the kernel looks
- *       through a list), and a multiple of it is spent asleep; V3's limit grows with it.
+ *   V4  Asking takes time (20 us for 10 workers, 2 ms for 300, 35 ms for 1,000: for each the kernel
+ *       looks through a list).  As much is spent asleep; and V3's limit grows with it.
  */
 #ifndef TOOLS_PERSISTER_WATCH_H
 #define TOOLS_PERSISTER_WATCH_H
