@@ -469,6 +469,7 @@ struct speaking {
     const struct store_image *image;
     const struct block *record; /* that is current by now; NULL: the session is gone */
     bool refuse, found;
+    uint64_t durable;           /* what was, when the refused was rolled back */
 };
 
 static bool same_session(const struct ticket *k, const struct store_image *image)
@@ -485,8 +486,8 @@ static enum ticket_state fate(const struct speaking *p, uint64_t version)
         return TICKET_WAITING;
     if (image->kind == STORE_DELETE)
         return TICKET_GONE;
-    if (p->refuse && p->record)
-        return version <= image->bound_version ? TICKET_REFUSED : TICKET_WAITING;
+    if (p->refuse && p->record) /* what it was rolled back to is not refused, even if it asks late */
+        return version <= image->bound_version && version > p->durable ? TICKET_REFUSED : TICKET_WAITING;
     return p->record ? judge(version, p->record, image->version) : TICKET_GONE;
 }
 
@@ -686,7 +687,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
         return false;
     uint64_t current;
     const struct block *b;
-    struct change change;
+    struct change change = { .durable = 0 };
     int result = SESSTAB_OK;
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
@@ -708,7 +709,8 @@ bool store_refuse(struct store *s, const struct store_image *image)
     if (result != SESSTAB_OK && result != CHANGE_NONE && result != SESSTAB_NOTFOUND)
         return false;
     add_relaxed(&c->shm->header->refusals, 1);
-    struct speaking p = { .image = image, .refuse = true, .record = slot ? b : NULL };
+    struct speaking p = { .image = image, .refuse = true, .record = slot ? b : NULL,
+                          .durable = DURABLE_VERSION(change.durable) };
     collect_urgent(s); /* who posted before the roll-back is told now, who comes later is judged */
     each_waiting(s, speak, &p);
     return true;

@@ -399,6 +399,19 @@ static struct store_image take_victim(struct scene *scene, struct store *store)
 
 /* Its worker was stopped between publishing a binding and posting the ticket; meanwhile that binding
  * was refused, and another is durable. */
+/* This thread's ticket, as if it waited for VERSION of the image's session. */
+static void post_by_hand(struct context *c, const struct store_image *image, uint64_t version)
+{
+    struct ticket *k = &c->shm->tickets[c->thread_index];
+    k->slot = image->slot.at;
+    k->owner = c->worker;
+    k->handle = image->handle;
+    k->generation = image->generation;
+    k->version = version;
+    k->word = TICKET_WORD(1, TICKET_WAITING);
+    c->shm->urgent[c->thread_index / 64] |= UINT64_C(1) << (c->thread_index % 64);
+}
+
 static void a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable(void **state)
 {
     struct scene scene;
@@ -415,15 +428,31 @@ static void a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable(vo
     store_ack(store, &image);
     check(!look(scene.table, VICTIM).pending);
 
-    k->slot = image.slot.at;
-    k->owner = c->worker;
-    k->handle = VICTIM;
-    k->generation = image.generation;
-    k->version = version;
-    k->word = TICKET_WORD(1, TICKET_WAITING);
-    c->shm->urgent[c->thread_index / 64] |= UINT64_C(1) << (c->thread_index % 64);
+    post_by_hand(c, &image, version);
     store_take(store, &image, 1, true);
     check_equal(TICKET_STATE(k->word), TICKET_REFUSED);
+    k->word = TICKET_WORD(1, TICKET_IDLE);
+    store_close(store);
+}
+
+/* It was stopped between publishing and posting; the next binding is refused meanwhile. */
+static void a_late_ticket_of_a_durable_binding_is_not_refused_with_the_next(void **state)
+{
+    struct scene scene;
+    struct store *store = lead_scene(&scene);
+    struct context *c = mine(scene.table);
+    struct ticket *k = &c->shm->tickets[c->thread_index];
+    (void)state;
+    check_result(sesstab_bind(scene.table, VICTIM, "durable", 0), SESSTAB_UNKNOWN);
+    struct store_image image = take_victim(&scene, store);
+    uint64_t version = image.bound_version;
+    store_ack(store, &image);
+    check_result(sesstab_bind(scene.table, VICTIM, "refused", 0), SESSTAB_UNKNOWN);
+    image = take_victim(&scene, store);
+    post_by_hand(c, &image, version);
+    check(store_refuse(store, &image));
+    check_string(look(scene.table, VICTIM).player, "durable");
+    check_equal(TICKET_STATE(k->word), TICKET_WAITING);
     k->word = TICKET_WORD(1, TICKET_IDLE);
     store_close(store);
 }
@@ -530,6 +559,7 @@ int main(void)
         TEST(what_a_death_leaves_half_done_stops_nobody_and_is_found),
         TEST(what_a_dead_worker_did_not_announce_reaches_redis),
         TEST(a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable),
+        TEST(a_late_ticket_of_a_durable_binding_is_not_refused_with_the_next),
         TEST(redis_does_not_hear_of_a_session_that_is_not_inserted_yet),
         TEST(a_bound_session_without_a_hint_gets_one),
         TEST(what_was_just_claimed_is_held_by_the_claimer_s_section),
