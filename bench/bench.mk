@@ -1,29 +1,87 @@
-# Benchmarks.  Each bench/<name>_bench.c is a program; the rest is what they share.
+# Benchmarks.  bench/<name>_bench.c is a program; bench/<name>/ its parts; the rest is what they share.
+#
+#   BENCH_SIZES="1000 1000000"   sessions in the tables that are compared
+#   BENCH_ROUNDS=9               rounds that a median is taken of
+#
+# Figures go to build/bench/figures as JSON, plots beside them.  Peers whose package is missing are
+# left out, and a line says so; `.ci/install bench` installs them all.
 
-BENCH_SRC := $(wildcard bench/*_bench.c)
-BENCHES   := $(BENCH_SRC:%.c=$(BUILD)/%)
-BENCH_OBJ := $(filter-out $(BENCH_SRC:%.c=$(BUILD)/%.o),$(call objects,bench/*.c))
-FOLDERS   := shm lib tools docs/examples tests bench
+BENCH_SIZES  ?= 1000 100000 1000000 10000000
+BENCH_ROUNDS ?= 9
 
-$(BENCHES): $(BUILD)/%: $(BUILD)/%.o $(BENCH_OBJ) $(STATIC)
-	$(call link,-lhiredis -lurcu-memb -lurcu-cds)
+FIGURES   := $(BUILD)/bench/figures
+DOCS      ?= docs
+SHOWN     := get-view get-dependent everybody latency mix huge-pages # plots in performance.md
+PLOTS     := $(BUILD)/bench/plots
+REPORT    := $(BUILD)/bench/report/report
+BENCH_OBJ := $(call objects,bench/*.c)
+BENCH_OBJ := $(filter-out %_bench.o,$(BENCH_OBJ))
+TABLE_OBJ := $(call objects,bench/table/*.c) $(BUILD)/bench/table/boost.o
+FOLDERS    = shm lib tools docs/examples $(sort $(shell find tests bench -type d))
 
-bench: $(BENCHES) $(PERSISTER)  ## measure the table beside its peers, binds, sizes (2 minutes)
-	@$(BUILD)/bench/table_bench
-	@echo
-	@$(BUILD)/bench/bind_bench
-	@echo
-	@$(MAKE) lines
+# -l<library>, if the header is there
+library_of = $(shell printf '\#include <$(1)>' | $(CC) -E -x c - >/dev/null 2>&1 && echo $(2))
 
-bench-smoke: $(BENCHES) $(PERSISTER)  ## see that the benchmarks run (seconds; judges no time)
-	@$(BUILD)/bench/table_bench --smoke
-	@$(BUILD)/bench/bind_bench --smoke
+$(BUILD)/bench/table/%.o: bench/table/%.cc
+	@mkdir -p $(@D)
+	@echo "  C++   $<"
+	@$(CXX) $(CPPFLAGS) -O2 -g $(CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/bench/table_bench: $(BUILD)/bench/table_bench.o $(TABLE_OBJ) $(BENCH_OBJ) $(STATIC) | $(BUILD)/bench/apcu.php
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	@$(CXX) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) -lurcu-memb -lurcu-qsbr -lurcu-cds -lck -lhiredis \
+	    -lcjson -lm -lrt $(call library_of,lmdb.h,-llmdb) \
+	    $(call library_of,libmemcached/memcached.h,-lmemcached)
+
+$(BUILD)/bench/apcu.php: bench/table/apcu.php
+	@mkdir -p $(@D)
+	@cp $< $@
+
+$(REPORT): $(REPORT).o $(BENCH_OBJ)
+	$(call link,-lcjson -lm)
+
+bench-table: $(BUILD)/bench/table_bench  ## operations on the table, beside 10 peers (minutes)
+	@mkdir -p $(FIGURES)
+	@$< $(addprefix --sessions=,$(BENCH_SIZES)) --rounds=$(BENCH_ROUNDS) --huge --json=$(FIGURES)/table.json
+
+bench-table-smoke: $(BUILD)/bench/table_bench
+	@mkdir -p $(FIGURES)
+	@$< --smoke --json=$(FIGURES)/smoke.json
+
+bench-plots: $(FIGURES)/table.json $(REPORT)  ## draw the plots again from the last figures
+	@bench/plot $(REPORT) $(FIGURES) $(PLOTS)
+
+bench-report: bench  ## measure everything, and write docs/performance.md anew
+	@$(MAKE) bench-write
+
+bench-write: $(REPORT) bench-plots  ## write docs/performance.md from the last figures
+	@mkdir -p $(DOCS)/plots
+	@cp $(addprefix $(PLOTS)/,$(addsuffix .svg,$(SHOWN))) $(DOCS)/plots/
+	@$< bench/performance.md.in $(FIGURES)/*.json >$(DOCS)/performance.md
+
+bench-instructions: $(BUILD)/bench/table_bench  ## instructions per operation, counted by callgrind (minutes)
+	@mkdir -p $(FIGURES)
+	@bench/instructions $< $(FIGURES)/instructions.json
+
+$(FIGURES)/table.json:
+	@echo "there are no figures yet: make bench" >&2; exit 1
+
+-include bench/idea.mk
+
+bench:  ## measure everything: the table beside its peers, the idea, binds, growth (many minutes)
+	@.ci/install bench
+	@$(MAKE) bench-table bench-idea bench-persister bench-growth bench-instructions bench-plots lines
+
+bench-smoke:  ## see that the benchmarks run (seconds; judges no time)
+	@$(MAKE) bench-table-smoke bench-idea-smoke bench-persister-smoke bench-growth-smoke
 
 lines:  ## lines of code per folder, without blank lines and comments
-	@echo "# lines of C, without blank lines and comments"
-	@printf '%-14s %6s %6s\n' folder files lines
+	@echo "# lines of code, without blank lines and comments"
+	@printf '%-18s %6s %6s\n' folder files lines
 	@for folder in $(FOLDERS); do \
-	    find $$folder -maxdepth 1 -name '*.[ch]' | xargs awk -v folder=$$folder -f bench/lines.awk; \
+	    find $$folder -maxdepth 1 -name '*.[ch]' -o -maxdepth 1 -name '*.cc' | \
+	        xargs -r awk -v folder=$$folder -f bench/lines.awk; \
 	done
 
-.PHONY: bench bench-smoke lines
+.PHONY: bench bench-table bench-table-smoke bench-instructions bench-plots bench-report bench-write bench-smoke lines

@@ -7,14 +7,13 @@
 #include <ftw.h>
 #include <glob.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PROGRAMS_MAX = 8, NOT_FOUND = 127, LOG_SHOWN = 4096 };
+enum { PROGRAMS_MAX = 32, NOT_FOUND = 127, LOG_SHOWN = 4096 };
 
 static pid_t owner, janitor, programs[PROGRAMS_MAX];
 static int lifeline = -1;      /* open while the benchmark or a process of its lives */
@@ -146,6 +145,41 @@ pid_t sandbox_child(void (*function)(void *), void *context)
     _exit(0);
 }
 
+bool sandbox_can_run(const char *program)
+{
+    char path[4096], file[4096 + 256];
+    const char *all = getenv("PATH");
+    snprintf(path, sizeof path, "%s", all ? all : "/usr/bin:/bin");
+    for (char *rest = path, *one; (one = strsep(&rest, ":"));) {
+        snprintf(file, sizeof file, "%s/%s", one, program);
+        if (access(file, X_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
+void sandbox_beside(char *path, size_t size, const char *file)
+{
+    char self[4096] = "";
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
+        bench_fail("/proc/self/exe: %s", strerror(errno));
+    char *slash = strrchr(self, '/');
+    *slash = 0;
+    snprintf(path, size, "%s/%s", self, file);
+}
+
+uint64_t sandbox_memory_of(pid_t pid)
+{
+    char path[32];
+    unsigned long long size, resident = 0;
+    snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    FILE *f = fopen(path, "r");
+    if (!f || fscanf(f, "%llu %llu", &size, &resident) != 2)
+        bench_fail("%s can't be read", path);
+    fclose(f);
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 void sandbox_must_live(pid_t pid, const char *log)
 {
     char path[SANDBOX_PATH_MAX], text[LOG_SHOWN] = "";
@@ -166,4 +200,14 @@ void sandbox_kill(pid_t pid)
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     *place_of(pid) = 0;
+}
+
+void sandbox_wait(pid_t pid)
+{
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    *place_of(pid) = 0;
+    if (status != 0)
+        bench_fail("process %d ended with status %d", (int)pid, status);
 }

@@ -1,79 +1,97 @@
 /*
- * Operations on the table, ours beside the peers', in one process on one processor.
+ * Operations on the table, ours beside its peers', in one process on one processor.
  *
- * For each size all contenders are opened and filled; then come the rounds (bench.h, M1 to M4).  A
- * measurement is as many operations as fill its time, calibrated once for each row and contender,
- * on keys uniform over all sessions.
+ * For each size the contenders are opened, filled and checked; then come the rows, each in rounds
+ * (bench.h, M1 to M4), and at the end the goals.  Contenders that don't fit into memory at once are
+ * taken in groups, with the references in each.
+ *
+ *   bench/table/contender.h  what a contender is; each has a file beside it
+ *   bench/table/rows.c       what is measured, and how
+ *   bench/table/goals.c      what should come out
  */
-#include "bench/contender.h"
 #include "bench/sandbox.h"
+#include "bench/table/check.h"
+#include "bench/table/goals.h"
+#include "bench/table/huge.h"
+#include "bench/table/rows.h"
 
 #include <argp.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 enum {
     SESSIONS_MAX = 100000000,
     SIZES_MAX = 8,
-    KEYS_MIN = 1 << 14,
-    KEYS_MAX = 1 << 20,
-    CALIBRATION = 8, /* a calibrating run takes this part of a measurement, at least */
-    SEED = 1
-};
-
-static const struct contender *const contenders[] = { &sesstab_contender, &lfht_contender,
-                                                      &seqlock_contender };
-enum { CONTENDERS = sizeof contenders / sizeof *contenders };
-enum { OURS, LFHT, SEQLOCK };
-
-static const char *const rows[] = {
-#define X(name, row, text) row,
-    OPERATIONS(X)
-#undef X
-};
-
-static const char *const legends[] = {
-#define X(name, row, text) text,
-    OPERATIONS(X)
-#undef X
+    NAMES_MAX = 16,
+    TABLES_MAX = 32,
+    WARM_OF_SERVER = 1000, /* operations; others walk over all keys */
+    SPARE = 4,             /* one part in so many of the memory is left free */
+    LEAST_BYTES = 4 << 20  /* of an empty table                              */
 };
 
 struct settings {
-    size_t sizes[SIZES_MAX], size_count;
-    size_t rounds;
+    size_t sizes[SIZES_MAX], size_count, rounds;
     uint64_t ms;
-    const char *row, *only;
+    size_t count;
+    const char *only_rows[NAMES_MAX], *only_tables[NAMES_MAX];
+    size_t only_row_count, only_table_count;
+    bool huge, smoke;
+    const char *json;
+    struct results *results;
 };
 
 /* ---------------------------------------------------------------- options --------------- */
 
-enum { OPTION_SMOKE = 256, OPTION_ROUNDS, OPTION_MS, OPTION_ROW, OPTION_ONLY };
+enum {
+    OPTION_SMOKE = 256,
+    OPTION_ROUNDS,
+    OPTION_MS,
+    OPTION_ROW,
+    OPTION_ONLY,
+    OPTION_HUGE,
+    OPTION_JSON,
+    OPTION_COUNT
+};
 
 static const struct argp_option options[] = {
-    { "sessions", 'n', "N", 0, "Measure a table of N sessions; repeatable (1000, 1000000)", 0 },
-    { "rounds", OPTION_ROUNDS, "N", 0, "Rounds that the median is taken of (15)", 0 },
+    { "sessions", 'n', "N", 0,
+      "Measure tables of N sessions; repeatable (1000, 100000, 1000000, 10000000)", 0 },
+    { "rounds", OPTION_ROUNDS, "N", 0, "Rounds that the median is taken of (9)", 0 },
     { "ms", OPTION_MS, "MS", 0, "Time of one measurement (8)", 0 },
+    { "huge", OPTION_HUGE, 0, 0, "Measure the reading rows again after asking for huge pages", 0 },
+    { "json", OPTION_JSON, "FILE", 0, "Write all figures there too", 0 },
     { "smoke", OPTION_SMOKE, 0, 0, "See that everything runs: small, short, nothing to judge", 0 },
-    { "row", OPTION_ROW, "NAME", 0, "This row only, for a profiler", 1 },
-    { "only", OPTION_ONLY, "TABLE", 0, "This contender only: sesstab, lfht or seqlock", 1 },
+    { "count", OPTION_COUNT, "N", 0, "Operations in a measurement, instead of a time", 1 },
+    { "row", OPTION_ROW, "NAME", 0, "This row only; repeatable, and for a profiler", 1 },
+    { "only", OPTION_ONLY, "TABLE", 0, "This contender only; repeatable", 1 },
     { 0 }
 };
 
 static bool is_row(const char *name)
 {
-    for (size_t i = 0; i < OPERATION_COUNT; i++)
-        if (strcmp(rows[i], name) == 0)
+    for (size_t i = 0; i < row_count; i++)
+        if (strcmp(rows[i].name, name) == 0)
             return true;
     return false;
 }
 
 static bool is_contender(const char *name)
 {
-    for (size_t i = 0; i < CONTENDERS; i++)
+    for (size_t i = 0; i < contender_count; i++)
         if (strcmp(contenders[i]->name, name) == 0)
             return true;
     return false;
+}
+
+static void add_name(const char **names, size_t *count, const char *name, bool known,
+                     struct argp_state *state)
+{
+    if (!known)
+        argp_error(state, "there is no \"%s\"", name);
+    if (*count == NAMES_MAX)
+        argp_error(state, "at most %d names", NAMES_MAX);
+    names[(*count)++] = name;
 }
 
 static void add_size(struct settings *s, size_t sessions, struct argp_state *state)
@@ -81,6 +99,18 @@ static void add_size(struct settings *s, size_t sessions, struct argp_state *sta
     if (s->size_count == SIZES_MAX)
         argp_error(state, "--sessions may be given %d times", SIZES_MAX);
     s->sizes[s->size_count++] = sessions;
+}
+
+static void add_usual_sizes(struct settings *s, struct argp_state *state)
+{
+    static const size_t usual[] = { 1000, 100000, 1000000, 10000000 };
+    for (size_t i = 0; i < sizeof usual / sizeof *usual && !s->size_count; i++)
+        if (s->smoke)
+            add_size(s, usual[0], state);
+        else
+            s->sizes[i] = usual[i];
+    if (!s->size_count)
+        s->size_count = sizeof usual / sizeof *usual;
 }
 
 static error_t parse(int key, char *argument, struct argp_state *state)
@@ -96,29 +126,31 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     case OPTION_MS:
         s->ms = bench_number(argument, 3600000, "ms");
         return 0;
+    case OPTION_COUNT:
+        s->count = bench_number(argument, SIZE_MAX, "count");
+        return 0;
+    case OPTION_HUGE:
+        s->huge = true;
+        return 0;
+    case OPTION_JSON:
+        s->json = argument;
+        return 0;
     case OPTION_SMOKE:
+        s->smoke = s->huge = true;
         s->rounds = 3;
         s->ms = 1;
-        add_size(s, 1000, state);
         return 0;
     case OPTION_ROW:
-        s->row = argument;
-        if (!is_row(argument))
-            argp_error(state, "--row: there is no row \"%s\"", argument);
+        add_name(s->only_rows, &s->only_row_count, argument, is_row(argument), state);
         return 0;
     case OPTION_ONLY:
-        s->only = argument;
-        if (!is_contender(argument))
-            argp_error(state, "--only: there is no table \"%s\"", argument);
+        add_name(s->only_tables, &s->only_table_count, argument, is_contender(argument), state);
         return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "there is nothing to do with \"%s\"", argument);
         return 0;
     case ARGP_KEY_END:
-        if (!s->size_count) {
-            add_size(s, 1000, state);
-            add_size(s, 1000000, state);
-        }
+        add_usual_sizes(s, state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -128,198 +160,300 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 static const struct argp argp = {
     options, parse, NULL,
     "Measures a sesstab table beside its peers.\v"
+    "SESSTAB_SEED chooses the keys (1).\n\n"
     "Exit status: 0 measured, 1 failed, 64 wrong usage.",
     NULL, NULL, NULL
 };
 
-/* ---------------------------------------------------------------- one measurement ------- */
+static bool wanted(const char *const *names, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return count == 0;
+}
 
-/* One contender's row: its operation, its keys, and how many of them a measurement takes. */
-struct lane {
-    const struct contender *contender;
-    void *table;
-    operation_fn *operation; /* NULL: not in this row */
-    const struct keys *keys;
-    size_t at, count;        /* at: the next key, so that rounds go on where the last one ended */
-    double ns[ROUNDS_MAX];   /* per operation, by round */
+/* ---------------------------------------------------------------- groups ---------------- */
+
+/* What fits at once. */
+struct room {
+    uint64_t memory, shm;
 };
 
-static volatile uint64_t sink; /* what was read is used */
-
-/* Nanoseconds that COUNT operations take. */
-static uint64_t run(struct lane *lane, size_t count)
+static struct room room_now(void)
 {
-    const struct keys *all = lane->keys;
-    uint64_t start = bench_clock();
-    for (size_t n; count; count -= n) {
-        n = all->count - lane->at < count ? all->count - lane->at : count;
-        struct keys part = { all->handles + lane->at, all->players + lane->at, n };
-        sink += lane->operation(lane->table, &part);
-        lane->at = (lane->at + n) % all->count;
+    struct room r = { 0 };
+    struct statvfs shm;
+    char line[128];
+    unsigned long long kilobytes;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu", &kilobytes) == 1)
+            r.memory = kilobytes * 1024;
+    if (f)
+        fclose(f);
+    if (statvfs("/dev/shm", &shm) == 0)
+        r.shm = (uint64_t)shm.f_bavail * shm.f_frsize;
+    return (struct room){ r.memory - r.memory / SPARE, r.shm - r.shm / SPARE };
+}
+
+static bool take(struct room *room, const struct contender *c, size_t sessions)
+{
+    uint64_t bytes = LEAST_BYTES + (uint64_t)c->bytes_per_session * sessions;
+    if (bytes > room->memory || (c->in_dev_shm && bytes > room->shm))
+        return false;
+    room->memory -= bytes;
+    room->shm -= c->in_dev_shm ? bytes : 0;
+    return true;
+}
+
+enum choice { LATER, NOW, DONE };
+
+/* Says why a contender has no part in this size; NULL: it has. */
+static const char *why_not(const struct contender *c, size_t sessions)
+{
+    static char text[128];
+    if (c->missing) {
+        snprintf(text, sizeof text, "it was built without package %s", c->missing);
+        return text;
     }
-    return bench_clock() - start;
+    if (c->sessions_max && sessions > c->sessions_max) {
+        snprintf(text, sizeof text, "more than %zu sessions take minutes to fill in",
+                 c->sessions_max);
+        return text;
+    }
+    return NULL;
 }
 
-/* As many operations as take NS, in whole walks over the table for a scan. */
-static void calibrate(struct lane *lane, uint64_t ns, size_t step)
+static void first_choice(const struct settings *s, size_t sessions, enum choice *choices)
 {
-    uint64_t took = 0;
-    for (lane->count = step; (took = run(lane, lane->count)) < ns / CALIBRATION;)
-        lane->count *= 2;
-    double count = (double)lane->count * (double)ns / (double)took;
-    lane->count = count < (double)step ? step : (size_t)(count / (double)step) * step;
-}
-
-static void measure(struct lane *lane, size_t round)
-{
-    lane->ns[round] = (double)run(lane, lane->count) / (double)lane->count;
-}
-
-/* ---------------------------------------------------------------- a row ----------------- */
-
-static void print_ratio(const struct lane *lane, const struct lane *peer, size_t rounds)
-{
-    if (peer->operation)
-        printf(" %10.2f", ratio_of(lane->ns, peer->ns, rounds));
-    else
-        printf(" %10s", "-");
-}
-
-static void print_lane(const struct lane *lane, const struct lane *lanes, size_t sessions,
-                       const char *row, size_t rounds)
-{
-    double sorted[ROUNDS_MAX];
-    memcpy(sorted, lane->ns, sizeof sorted);
-    struct spread s = spread_of(sorted, rounds);
-    printf("%-9zu %-14s %-8s %9.1f %9.1f %9.1f", sessions, row, lane->contender->name, s.median,
-           s.min, s.max);
-    print_ratio(lane, &lanes[LFHT], rounds);
-    print_ratio(lane, &lanes[SEQLOCK], rounds);
-    putchar('\n');
-}
-
-static void run_row(const struct settings *settings, struct lane *lanes, enum operation operation,
-                    size_t sessions)
-{
-    const size_t step = operation == OPERATION_SCAN ? sessions : 1;
-    for (size_t i = 0; i < CONTENDERS; i++)
-        if (lanes[i].operation)
-            calibrate(&lanes[i], settings->ms * 1000000, step);
-    for (size_t round = 0; round < settings->rounds; round++)
-        for (size_t i = 0; i < CONTENDERS; i++) {
-            struct lane *lane = &lanes[round % 2 ? CONTENDERS - 1 - i : i];
-            if (lane->operation)
-                measure(lane, round);
-        }
-    for (size_t i = 0; i < CONTENDERS; i++)
-        if (lanes[i].operation)
-            print_lane(&lanes[i], lanes, sessions, rows[operation], settings->rounds);
-}
-
-/* ---------------------------------------------------------------- a size ---------------- */
-
-struct key_sets {
-    struct keys present, absent, whole; /* whole: as many as there are sessions, for a scan */
-};
-
-static struct key_sets make_keys(size_t sessions)
-{
-    size_t count = sessions < KEYS_MIN ? KEYS_MIN : sessions > KEYS_MAX ? KEYS_MAX : sessions;
-    return (struct key_sets){ keys_uniform(count, 1, sessions, SEED),
-                              keys_uniform(count, sessions + 1, sessions, SEED + 1),
-                              { .count = sessions } };
-}
-
-static const struct keys *keys_for(const struct key_sets *sets, enum operation operation)
-{
-    switch (operation) {
-    case OPERATION_GET_MISS:
-    case OPERATION_INSERT_REMOVE:
-        return &sets->absent;
-    case OPERATION_SCAN:
-        return &sets->whole;
-    default:
-        return &sets->present;
+    for (size_t i = 0; i < contender_count; i++) {
+        const struct contender *c = contenders[i];
+        const char *why = why_not(c, sessions);
+        choices[i] = LATER;
+        if (!wanted(s->only_tables, s->only_table_count, c->name) || why)
+            choices[i] = DONE;
+        if (why && choices[i] == DONE && wanted(s->only_tables, s->only_table_count, c->name))
+            left_out(c->name, "%zu sessions: %s", sessions, why);
     }
 }
 
-static bool wanted(const char *choice, const char *name)
+static void no_room(const struct contender *c, size_t sessions)
 {
-    return !choice || strcmp(choice, name) == 0;
+    left_out(c->name, "%zu sessions of it don't fit into memory", sessions);
+}
+
+static void choose_references(struct room *room, size_t sessions, enum choice *choices)
+{
+    for (size_t i = 0; i < contender_count; i++) {
+        if (!contenders[i]->reference || choices[i] == DONE)
+            continue;
+        choices[i] = take(room, contenders[i], sessions) ? NOW : DONE;
+        if (choices[i] == DONE)
+            no_room(contenders[i], sessions);
+    }
+}
+
+/* Chooses the references, and as many others as fit beside them; false: nobody is left. */
+static bool choose(size_t sessions, enum choice *choices, unsigned group)
+{
+    struct room room = room_now();
+    bool any = false;
+    choose_references(&room, sessions, choices);
+    for (size_t i = 0; i < contender_count; i++) {
+        if (!contenders[i]->reference && choices[i] != DONE)
+            choices[i] =
+                choices[i] == LATER && take(&room, contenders[i], sessions) ? NOW : choices[i];
+        any |= choices[i] == NOW && (group == 0 || !contenders[i]->reference);
+    }
+    return any;
+}
+
+static void after_group(enum choice *choices)
+{
+    for (size_t i = 0; i < contender_count; i++)
+        if (choices[i] == NOW && !contenders[i]->reference)
+            choices[i] = DONE;
+}
+
+/* ---------------------------------------------------------------- open, close ----------- */
+
+static size_t warm_count(const struct contender *c, const struct keys *keys)
+{
+    return c->scope == SCOPE_SERVER ? WARM_OF_SERVER : keys->count;
 }
 
 /*
  * A table as it is after it has been in use for a while: one that grows leaves work to the first
  * who looks into a new bucket, and pages are mapped on first use.
  */
-static void *open_warm(const struct contender *contender, size_t sessions,
-                       const struct key_sets *sets)
+static void warm_up(const struct open_table *o, const struct key_sets *keys)
 {
-    void *table = contender->open(sessions);
-    sink += contender->operations[OPERATION_GET_VIEW](table, &sets->present);
-    sink += contender->operations[OPERATION_GET_MISS](table, &sets->absent);
-    return table;
+    static const enum operation ways[] = { OPERATION_VIEW, OPERATION_COPY };
+    struct keys present = keys->of[KEYS_PRESENT], absent = keys->of[KEYS_ABSENT];
+    present.count = warm_count(o->contender, &present);
+    absent.count = warm_count(o->contender, &absent);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        if (o->contender->operations[ways[i]])
+            o->contender->operations[ways[i]](o->table, &present);
+    if (o->contender->operations[OPERATION_MISS])
+        o->contender->operations[OPERATION_MISS](o->table, &absent);
 }
 
-
-static void print_sizes(void *table, size_t sessions)
+/* What the contender takes; 0: it stores nothing. */
+static uint64_t bytes_of(const struct open_table *o, uint64_t before)
 {
-    struct sizes s = sesstab_sizes(table);
-    printf("# %zu sessions: a slot is %zu bytes, the usual record %zu in a block of %zu; per "
-           "session %.0f bytes of heap, %.0f of the whole segment\n",
-           sessions, s.slot, s.record, s.block, (double)s.heap / (double)sessions,
-           (double)s.segment / (double)sessions);
+    if (!o->contender->read_back)
+        return 0;
+    return o->contender->bytes ? o->contender->bytes(o->table)
+                               : sandbox_memory_of(getpid()) - before;
 }
 
-static void run_size(const struct settings *settings, size_t sessions)
+/* False: it can't be had. */
+static bool open_one(struct open_table *o, const struct contender *c, size_t sessions,
+                     const struct key_sets *keys)
 {
-    void *tables[CONTENDERS] = { 0 };
-    struct key_sets sets = make_keys(sessions);
-    fprintf(stderr, "filling tables of %zu sessions ...\n", sessions);
-    for (size_t i = 0; i < CONTENDERS; i++)
-        if (wanted(settings->only, contenders[i]->name))
-            tables[i] = open_warm(contenders[i], sessions, &sets);
-    if (tables[OURS])
-        print_sizes(tables[OURS], sessions);
-    for (size_t o = 0; o < OPERATION_COUNT; o++) {
-        struct lane lanes[CONTENDERS] = { 0 };
-        for (size_t i = 0; i < CONTENDERS; i++)
-            lanes[i] = (struct lane){ .contender = contenders[i], .table = tables[i],
-                                      .operation = tables[i] ? contenders[i]->operations[o] : NULL,
-                                      .keys = keys_for(&sets, (enum operation)o) };
-        if (wanted(settings->row, rows[o]))
-            run_row(settings, lanes, (enum operation)o, sessions);
+    uint64_t before = sandbox_memory_of(getpid());
+    bench_subject(c->name);
+    *o = (struct open_table){ .contender = c, .table = c->open(sessions) };
+    if (!o->table)
+        return false;
+    o->bytes = bytes_of(o, before);
+    o->partner = partner_start(c, o->table, &keys->of[KEYS_PRESENT],
+                               warm_count(c, &keys->of[KEYS_PRESENT]));
+    warm_up(o, keys);
+    check_contender(o, keys);
+    return true;
+}
+
+static void close_one(struct open_table *o)
+{
+    if (o->partner)
+        partner_stop(o->partner);
+    o->contender->close(o->table);
+}
+
+static size_t open_group(struct open_table *tables, enum choice *choices, size_t sessions,
+                         const struct key_sets *keys)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < contender_count; i++) {
+        if (choices[i] != NOW)
+            continue;
+        bench_progress("filling %s with %zu sessions ...", contenders[i]->name, sessions);
+        if (open_one(&tables[count], contenders[i], sessions, keys))
+            count++;
+        else
+            choices[i] = DONE;
     }
-    for (size_t i = 0; i < CONTENDERS; i++)
-        if (tables[i])
-            contenders[i]->close(tables[i]);
-    keys_free(&sets.present);
-    keys_free(&sets.absent);
+    return count;
+}
+
+/* ---------------------------------------------------------------- a size ---------------- */
+
+static void run_rows(const struct settings *s, const struct open_table *tables, size_t count,
+                     const struct circumstances *c)
+{
+    for (size_t i = 0; i < row_count; i++) {
+        if (!wanted(s->only_rows, s->only_row_count, rows[i].name) || (c->huge && !rows[i].huge))
+            continue;
+        bench_progress("%zu sessions, group %u, row %zu of %zu%s: %s ...", c->sessions,
+                       c->group + 1, i + 1, row_count, c->huge ? " with huge pages" : "",
+                       rows[i].name);
+        row_measure(&rows[i], tables, count, c);
+    }
+}
+
+static void run_group(const struct settings *s, size_t sessions, unsigned group,
+                      enum choice *choices)
+{
+    struct open_table tables[TABLES_MAX];
+    struct key_sets keys = key_sets_new(sessions); /* before a partner is forked */
+    size_t count = open_group(tables, choices, sessions, &keys);
+    struct circumstances c = { .keys = &keys,
+                               .sessions = sessions,
+                               .rounds = s->rounds,
+                               .ns = s->ms * 1000000,
+                               .count = s->count,
+                               .group = group,
+                               .results = s->results };
+    run_rows(s, tables, count, &c);
+    if (s->huge) {
+        c.huge = true;
+        huge_ask();
+        run_rows(s, tables, count, &c);
+    }
+    while (count)
+        close_one(&tables[--count]);
+    key_sets_free(&keys);
+}
+
+static void run_size(const struct settings *s, size_t sessions)
+{
+    enum choice choices[TABLES_MAX];
+    first_choice(s, sessions, choices);
+    for (unsigned group = 0; choose(sessions, choices, group); group++) {
+        run_group(s, sessions, group, choices);
+        after_group(choices);
+    }
+    for (size_t i = 0; i < contender_count; i++)
+        if (choices[i] == LATER)
+            no_room(contenders[i], sessions);
 }
 
 /* ---------------------------------------------------------------- main ------------------ */
 
-static void print_header(const struct settings *settings)
+static struct results *all_results;
+
+static void note_left_out(const char *contender, const char *why)
 {
-    printf("# table_bench: nanoseconds per operation; median, least and most of %zu rounds of "
-           "%llu ms\n",
-           settings->rounds, (unsigned long long)settings->ms);
+    char name[64];
+    snprintf(name, sizeof name, "left out: %s", contender);
+    results_fact(all_results, name, why);
+}
+
+static void print_header(const struct settings *s)
+{
+    printf("# table_bench: median, least and most of %zu rounds of %llu ms; seed %llu\n", s->rounds,
+           (unsigned long long)s->ms, (unsigned long long)bench_seed());
     bench_describe_machine(bench_pin());
-    for (size_t i = 0; i < OPERATION_COUNT; i++)
-        printf("# %-14s %s\n", rows[i], legends[i]);
-    printf("# sesstab is shared by processes, and may be killed anywhere; lfht (liburcu, memb) "
-           "serves one process;\n# seqlock is shared, and a killed writer stops its readers\n");
-    printf("%-9s %-14s %-8s %9s %9s %9s %10s %10s\n", "sessions", "row", "table", "median", "min",
-           "max", "vs_lfht", "vs_seqlock");
+    printf("# a second worker: processor %d\n", bench_second_cpu());
+    for (size_t i = 0; i < row_count; i++)
+        printf("# %-18s %s\n", rows[i].name, rows[i].text);
+    for (size_t i = 0; i < contender_count; i++)
+        printf("# %-10s %s\n", contenders[i]->name, contenders[i]->lacks);
+    figures_print_header();
+}
+
+static void keep_header(const struct settings *s)
+{
+    char text[64], name[64];
+    results_machine(s->results);
+    snprintf(text, sizeof text, "%zu of %llu ms", s->rounds, (unsigned long long)s->ms);
+    results_fact(s->results, "rounds", text);
+    for (size_t i = 0; i < row_count; i++) {
+        snprintf(name, sizeof name, "row: %s", rows[i].name);
+        results_fact(s->results, name, rows[i].text);
+    }
+    for (size_t i = 0; i < contender_count; i++) {
+        snprintf(name, sizeof name, "contender: %s", contenders[i]->name);
+        results_fact(s->results, name, contenders[i]->lacks);
+    }
 }
 
 int main(int argc, char **argv)
 {
-    struct settings settings = { .rounds = 15, .ms = 8 };
-    argp_parse(&argp, argc, argv, 0, NULL, &settings);
+    struct settings s = { .rounds = 9, .ms = 8 };
+    argp_parse(&argp, argc, argv, 0, NULL, &s);
     sandbox_start();
-    print_header(&settings);
-    for (size_t i = 0; i < settings.size_count; i++)
-        run_size(&settings, settings.sizes[i]);
+    all_results = s.results = results_new("table");
+    left_out_too = note_left_out;
+    keep_header(&s);
+    print_header(&s);
+    for (size_t i = 0; i < s.size_count; i++)
+        run_size(&s, s.sizes[i]);
+    if (!s.smoke && !s.only_row_count && !s.only_table_count)
+        goals_judge(s.sizes, s.size_count, s.results);
+    results_write(s.results, s.json);
     return 0;
 }
