@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* A claim that failed is tried again for so long, and then, by this thread, not for a while. */
-enum { RELIEF_MS = 50, RELIEF_PERIOD_MS = 150 };
+enum { RELIEF_MS = 50, RELIEF_PERIOD_MS = 150, SWEPT_AT_ONCE = 4 };
 
 /* ---------------------------------------------------------------- references ---------------- */
 
@@ -290,16 +290,17 @@ static bool refill(struct context *c, unsigned class, enum retired_kind kind)
     return false;
 }
 
-/* Before the table grows, one chunk is swept: what the dead left comes back even without persister. */
+/* Before the table grows, a few chunks are swept: what the dead left comes back even without a
+ * persister, faster than the table grows. */
 static void sweep_a_little(struct context *c)
 {
     uint64_t n = heap_chunks(c->shm);
     worker_recover(c->shm, NULL, 0, NULL);
-    if (!n || !load_relaxed(&c->shm->header->sweep_wanted))
-        return;
-    unsigned chunk = (unsigned)(add_relaxed(&c->shm->header->sweep_cursor, 1) % n);
-    recover_sweep(c, chunk);
-    heap_rehint(c->shm, chunk);
+    for (unsigned i = 0; i < SWEPT_AT_ONCE && i < n && load_relaxed(&c->shm->header->sweep_wanted); i++) {
+        unsigned chunk = (unsigned)(add_relaxed(&c->shm->header->sweep_cursor, 1) % n);
+        recover_sweep(c, chunk);
+        heap_rehint(c->shm, chunk);
+    }
 }
 
 static int more(struct context *c, unsigned class, enum retired_kind kind)
