@@ -18,9 +18,9 @@
 #include <unistd.h>
 
 enum {
-    SOON_US = 1000,             /* after an event, and twice as long after each further look       */
-    LATEST_US = TICK_MS * 1000, /* V3                                                              */
-    IDLE_SHARE = 16             /* so many times what a look took, nothing is done if nothing happens */
+    SOON_US = 1000,             /* after an event, and twice as long after each further look */
+    LATEST_US = TICK_MS * 1000, /* V3 */
+    IDLE_SHARE = 16             /* of what a look took, added to that */
 };
 
 enum { END, EVENTS, POLLED }; /* the wish to end, and inotify: -1 when it is not to be had */

@@ -11,7 +11,8 @@
  *       and detaching close a writable file too, and asking for a lock a readable one.)
  *   V2  The event comes a moment before the lock goes, so the locks are asked for again and again,
  *       after 1, 2, 4, ... ms.
- *   V3  Whatever events say or miss (inotify may not be had), the locks are asked for every TICK_MS.
+ *   V3  Whatever events say or miss (inotify may not be had), the locks are asked for every
+ *       TICK_MS.
  *   V4  Asking takes time (20 us for 10 workers, 2 ms for 300, 35 ms for 1,000: for each the kernel
  *       looks through a list).  As much is spent asleep; and V3's limit grows with it.
  */
