@@ -88,7 +88,7 @@ $(CPLUSPLUS): tests/cplusplus_check.cc lib/sesstab.h $(SHARED)
 check:  ## install what is missing, build, and run every test, with real processes and a real Redis
 	@.ci/install test
 	@$(MAKE) -s all tests
-	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CPLUSPLUS)
+	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CHECKS) $(CPLUSPLUS)
 
 install: all  ## (as root) library, header, persister, shmdump, man pages
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin \
@@ -105,10 +105,10 @@ clean:  ## remove everything that was built
 	rm -rf build
 
 help:  ## this text
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 20
 
 include docs/examples/demo/demo.mk
--include bench/bench.mk
+include bench/bench.mk $(sort $(wildcard tests/*/*.mk))
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .PHONY: all tests check install clean help
