@@ -364,17 +364,20 @@ bool heap_relieve(struct context *c)
 
 /* ---------------------------------------------------------------- claiming ------------------ */
 
+/* *REF is stored to by success alone: callers give back what it names. */
 static int claim(struct context *c, unsigned class, enum retired_kind kind, uint32_t *ref)
 {
     struct magazine *m = magazine_of(c, kind, class);
     for (;;) {
         while (m->count) {
-            *ref = m->at[--m->count];
-            atomic_u64 *word = word_at(c->shm, kind, *ref);
+            uint32_t at = m->at[--m->count];
+            atomic_u64 *word = word_at(c->shm, kind, at);
             uint64_t seen = load_relaxed(word);
             if (OWN_STATE(seen) == OWN_FREE &&
-                cas(word, &seen, OWN_WORD(OWN_OWNED, c->worker, OWN_SEQ(seen)))) /* COMMIT: claimed */
+                cas(word, &seen, OWN_WORD(OWN_OWNED, c->worker, OWN_SEQ(seen)))) { /* COMMIT: claimed */
+                *ref = at;
                 return 0;
+            }
         }
         int error = more(c, class, kind);
         if (error)

@@ -553,6 +553,34 @@ static void what_was_just_claimed_is_held_by_the_claimer_s_section(void **state)
     check_equal(OWN_STATE(block_at(c->shm, claim->block)->own), OWN_FREE);
 }
 
+/* Else whoever gives back what its claim did not get frees another's record. */
+static void a_claim_that_fails_names_no_place(void **state)
+{
+    const char *name = new_name();
+    sesstab *table = open_table(name, &(sesstab_options){ .create = true, .mode = SESSTAB_MEMORY,
+                                                          .max_bytes = 2 << 20 });
+    struct context *c = mine(table);
+    block_ref r, claimed = { 0 };
+    unsigned taken = 0;
+    (void)state;
+    check_ok(sesstab_insert(table, &(uint64_t){ 1 }, NULL)); /* now the magazine knows free blocks */
+    struct magazine *m = &c->blocks[CHUNK_SESSIONS], known = *m;
+    check(known.count > 2);
+    rcu_enter(c);
+    for (uint32_t i = 0; i < known.count; i++) /* which others take meanwhile */
+        block_at(c->shm, (block_ref){ known.at[i] })->own |= OWN_WORD(OWN_OWNED, c->worker, 0);
+    m->count = 0;
+    while (heap_claim_block(c, 200, &r) == 0)
+        taken++;
+    check(taken > 1000);
+    *m = known;
+    check(heap_claim_block(c, 200, &claimed) != 0);
+    check_equal(claimed.at, 0);
+    rcu_exit(c);
+    for (uint32_t i = 0; i < known.count; i++)
+        heap_unclaim(c, RETIRED_BLOCK, known.at[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -563,6 +591,7 @@ int main(void)
         TEST(redis_does_not_hear_of_a_session_that_is_not_inserted_yet),
         TEST(a_bound_session_without_a_hint_gets_one),
         TEST(what_was_just_claimed_is_held_by_the_claimer_s_section),
+        TEST(a_claim_that_fails_names_no_place),
     };
     return run_all(tests);
 }
