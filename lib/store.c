@@ -701,6 +701,10 @@ bool store_refuse(struct store *s, const struct store_image *image)
     if (slot) {
         uint32_t player = b->player_hash;
         result = session_change_slot(c, slot, image->handle, edit_roll_back, (void *)image, &change);
+        if (result == CHANGE_NONE && change.acked && change.old->bound_version == image->bound_version) {
+            rcu_exit(c); /* another leader's acknowledgement came between */
+            return false;
+        }
         if (result == SESSTAB_OK && player)
             hint_collect(c, player, image->slot);
         announce(c, slot);

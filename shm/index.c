@@ -63,7 +63,7 @@ static bool pass_head(struct context *c, enum index_kind kind, struct walk *w, u
     bool behind = bucket == w->hash ? !w->at_head : hash_before(bucket, w->hash);
     if (!behind)
         return false;
-    if (bucket >= index_size(c->shm, kind) || !rises(w, bucket))
+    if (bucket >= index_room(c->shm, kind) || !rises(w, bucket))
         return !damage(w);
     w->from = &index_buckets(c->shm, kind)[bucket];
     w->word = load_acquire(w->from);

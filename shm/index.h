@@ -81,11 +81,16 @@ static inline struct index_head *index_head(struct shm *shm, enum index_kind kin
     return kind == INDEX_HANDLES ? &shm->header->handles : &shm->header->players;
 }
 
+/* Buckets that there is room for. */
+static inline uint64_t index_room(const struct shm *shm, enum index_kind kind)
+{
+    return kind == INDEX_HANDLES ? shm->at.handles_max : shm->at.players_max;
+}
+
 /* Of a hash, what names its bucket; never a bucket that there is no room for. */
 static inline uint64_t index_mask(struct shm *shm, enum index_kind kind)
 {
-    uint64_t max = kind == INDEX_HANDLES ? shm->at.handles_max : shm->at.players_max;
-    return (load_relaxed(&index_head(shm, kind)->buckets) - 1) & (max - 1);
+    return (load_relaxed(&index_head(shm, kind)->buckets) - 1) & (index_room(shm, kind) - 1);
 }
 
 static inline uint64_t index_size(struct shm *shm, enum index_kind kind)

@@ -119,7 +119,8 @@ struct slot {
     struct node node;
     atomic_u64 current;      /* CURRENT_*: the word whose CAS publishes every change              */
     atomic_u64 last_seen;    /* ms; raised in place by touch, a hint: see record_last_seen()      */
-    atomic_u64 durable;      /* DURABLE_*: what Redis acknowledged; written by the persister      */
+    atomic_u64 durable;      /* DURABLE_*: what Redis acknowledged; written by the persister, or
+                                by who finds ACKED in `current` and not yet here                  */
     atomic_u64 durable_seen; /* the last_seen that Redis acknowledged; written by the persister   */
 };
 _Static_assert(sizeof(struct slot) == SLOT_BYTES, "a slot is one cache line");

@@ -399,6 +399,21 @@ static struct store_image take_victim(struct scene *scene, struct store *store)
 
 /* Its worker was stopped between publishing a binding and posting the ticket; meanwhile that binding
  * was refused, and another is durable. */
+static uint64_t victim_durable(struct context *c)
+{
+    rcu_enter(c);
+    uint64_t durable = victim(c)->durable;
+    rcu_exit(c);
+    return durable;
+}
+
+static void set_victim_durable(struct context *c, uint64_t durable)
+{
+    rcu_enter(c);
+    victim(c)->durable = durable;
+    rcu_exit(c);
+}
+
 /* This thread's ticket, as if it waited for VERSION of the image's session. */
 static void post_by_hand(struct context *c, const struct store_image *image, uint64_t version)
 {
@@ -435,26 +450,40 @@ static void a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable(vo
     store_close(store);
 }
 
-/* It was stopped between publishing and posting; the next binding is refused meanwhile. */
-static void a_late_ticket_of_a_durable_binding_is_not_refused_with_the_next(void **state)
+/*
+ * It was stopped between publishing and posting; the next binding is refused meanwhile.  MARKED_ONLY:
+ * and the leader that had it acknowledged was killed between its mark and the durable word.
+ */
+static void check_late_ticket_of_a_durable_binding(bool marked_only)
 {
     struct scene scene;
     struct store *store = lead_scene(&scene);
     struct context *c = mine(scene.table);
     struct ticket *k = &c->shm->tickets[c->thread_index];
-    (void)state;
     check_result(sesstab_bind(scene.table, VICTIM, "durable", 0), SESSTAB_UNKNOWN);
     struct store_image image = take_victim(&scene, store);
-    uint64_t version = image.bound_version;
+    uint64_t version = image.bound_version, before = victim_durable(c);
     store_ack(store, &image);
+    if (marked_only)
+        set_victim_durable(c, before);
     check_result(sesstab_bind(scene.table, VICTIM, "refused", 0), SESSTAB_UNKNOWN);
     image = take_victim(&scene, store);
     post_by_hand(c, &image, version);
     check(store_refuse(store, &image));
     check_string(look(scene.table, VICTIM).player, "durable");
+    check(!look(scene.table, VICTIM).pending);
     check_equal(TICKET_STATE(k->word), TICKET_WAITING);
+    store_take(store, &image, 1, true);
+    check(TICKET_STATE(k->word) != TICKET_REFUSED);
     k->word = TICKET_WORD(1, TICKET_IDLE);
     store_close(store);
+}
+
+static void a_late_ticket_of_a_durable_binding_is_not_refused_with_the_next(void **state)
+{
+    (void)state;
+    check_late_ticket_of_a_durable_binding(false);
+    check_late_ticket_of_a_durable_binding(true);
 }
 
 /* The slot's former life left its dirty bit set; the new one is filled, and not linked. */
