@@ -37,6 +37,17 @@
  *              that can't may look for what the dead left, some milliseconds, before it fails.
  *   Results    0 (SESSTAB_OK) is success; every other value is listed under sesstab_error, and
  *              nothing has changed unless the function says otherwise.
+ *   Damage     Whatever somebody else writes into the segment, no call crashes, hangs or takes one
+ *              session for another.  A session whose record is damaged answers CORRUPT to whoever
+ *              reads or changes it, is not written to Redis and not deleted there, and all others
+ *              are served as before: end it with sesstab_remove(), and let its client come again.
+ *              CORRUPT also comes for a handle when the index before its place is damaged, then
+ *              from sesstab_remove() and sesstab_insert() too: `shmdump --check` says what is wrong,
+ *              and the way out is to remove the table's name and to start its processes anew; the
+ *              persister fills the new one from Redis.  (Damage that leaves everything in order, a
+ *              link that skips a session, say, is seen by `shmdump --check` alone.)  A segment that
+ *              is truncated while it is in use is SIGBUS, as for every mapped file; opening a
+ *              truncated one is NOTATABLE.
  *   Time       Times are milliseconds since the Unix epoch (sesstab_now()), time-outs milliseconds.
  *   Strings    In: NUL-terminated, NULL is "".  Out: NUL-terminated, owned by the table, valid
  *              until the read section ends (a view) or as long as the caller's buffer (a copy).
@@ -246,7 +257,7 @@ typedef struct sesstab_view {
  * Inserts a session, owned by the calling worker, in state CONNECTED.  *HANDLE is its number, chosen
  * by the caller, or 0 to let the table choose one and store it there.
  * OK · EXISTS (a live session has the handle; nothing changed) · INVALID (empty key, same key twice)
- * · TOOBIG · NOMEMORY · NOSPACE · STALE (the table had to grow and can't).
+ * · TOOBIG · NOMEMORY · NOSPACE · STALE (the table had to grow and can't) · CORRUPT.
  */
 SESSTAB_API int sesstab_insert(sesstab *table, uint64_t *handle, const sesstab_info *info);
 
@@ -260,7 +271,11 @@ SESSTAB_API int sesstab_insert(sesstab *table, uint64_t *handle, const sesstab_i
 SESSTAB_API int sesstab_read_begin(sesstab *table);
 SESSTAB_API void sesstab_read_end(sesstab *table);
 
-/* Finds a session, without copying; inside a read section only.  OK · NOTFOUND · CORRUPT. */
+/*
+ * Finds a session, without copying; inside a read section only.  The fixed part of the record is
+ * checked; that its strings end where they should is not (they end somewhere within or right behind the
+ * segment): sesstab_get() looks at that too.  OK · NOTFOUND · CORRUPT.
+ */
 SESSTAB_API int sesstab_find(sesstab *table, uint64_t handle, sesstab_view *view);
 
 /*
@@ -276,7 +291,8 @@ SESSTAB_API int sesstab_get(sesstab *table, uint64_t handle, sesstab_view *view,
  * nothing.  (A worker that is stopped in the middle of this call can put its older time back when it
  * goes on, but never one from before what Redis has acknowledged; the next touch mends it.)
  * Allocates nothing, waits for nothing, takes no locked instruction when the persister has not
- * written the last touch yet.  OK · NOTFOUND.
+ * written the last touch yet.  OK (also for a damaged record, which it does not look at) · NOTFOUND ·
+ * CORRUPT (the index is damaged).
  */
 SESSTAB_API int sesstab_touch(sesstab *table, uint64_t handle, uint64_t now);
 
@@ -284,14 +300,15 @@ SESSTAB_API int sesstab_touch(sesstab *table, uint64_t handle, uint64_t now);
  * Sets the state, and stores the one before in *OLD unless that is NULL.  A bound session is
  * LOGGED_IN or DETACHED, an unbound one anything but LOGGED_IN: use sesstab_bind() and
  * sesstab_unbind().  The caller becomes the owner if the old state was DETACHED.
- * OK · NOTFOUND · INVALID (no state, or not one for this session) · NOMEMORY · NOSPACE.
+ * OK · NOTFOUND · INVALID (no state, or not one for this session) · NOMEMORY · NOSPACE · CORRUPT.
  */
 SESSTAB_API int sesstab_set_state(sesstab *table, uint64_t handle, sesstab_state state,
                                   sesstab_state *old);
 
 /*
  * Removes the session: gone for every worker at once, and gone from Redis soon, even when this
- * process dies right after.  Allocates nothing.  OK · NOTFOUND.
+ * process dies right after.  Allocates nothing; but to remove a damaged one that Redis may hold takes an
+ * empty record.  OK · NOTFOUND · CORRUPT (the index is damaged) · NOMEMORY · NOSPACE (damaged ones only).
  */
 SESSTAB_API int sesstab_remove(sesstab *table, uint64_t handle);
 
@@ -305,7 +322,8 @@ SESSTAB_API uint32_t sesstab_self(sesstab *table);
 
 /*
  * Each key's value has a version of its own: the session's version at the change that set it.
- * All four: OK · NOTFOUND (no such session) · INVALID (empty key) · TOOBIG · NOMEMORY · NOSPACE.
+ * All four: OK · NOTFOUND (no such session) · INVALID (empty key) · TOOBIG · NOMEMORY · NOSPACE ·
+ * CORRUPT.
  */
 
 /* Sets KEY to LENGTH bytes at VALUE. */
@@ -332,14 +350,15 @@ SESSTAB_API int sesstab_increment(sesstab *table, uint64_t handle, const char *k
 
 /*
  * Looks KEY up in a view.  *VALUE points into the view (with a NUL behind the value); *LENGTH and
- * *VERSION, either may be NULL, are its length and version.  OK · NOTFOUND.
+ * *VERSION, either may be NULL, are its length and version.  OK · NOTFOUND · CORRUPT (the metadata is
+ * damaged before KEY could be found).
  */
 SESSTAB_API int sesstab_metadata(const sesstab_view *view, const char *key, const void **value,
                                  size_t *length, uint64_t *version);
 
 /*
  * Walks the metadata of a view in no particular order.  *POSITION starts at 0.
- * OK (PAIR, and *VERSION unless NULL, are filled) · NOTFOUND (no more).
+ * OK (PAIR, and *VERSION unless NULL, are filled) · NOTFOUND (no more) · CORRUPT (the rest is damaged).
  */
 SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position,
                                       sesstab_pair *pair, uint64_t *version);
@@ -356,7 +375,7 @@ SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position
  *            was said.
  *   UNKNOWN  the time is up.  The binding stays, pending, and will be resolved.
  *   NOTFOUND there is no such session, or it was removed while this call waited.
- *   INVALID (no player, negative time-out) · TOOBIG · NOMEMORY · NOSPACE: nothing changed.
+ *   INVALID (no player, negative time-out) · TOOBIG · NOMEMORY · NOSPACE · CORRUPT: nothing changed.
  *
  * In mode MEMORY the answer is OK at once.
  */
@@ -397,7 +416,8 @@ SESSTAB_API void sesstab_pause(sesstab *table, sesstab_cursor *cursor);
 
 /*
  * Calls FUNCTION for every session bound to PLAYER, by an index, inside a read section, until it
- * returns nonzero.  OK · what FUNCTION returned · INVALID.
+ * returns nonzero.  OK · what FUNCTION returned · INVALID · CORRUPT (the index is damaged: there may be
+ * more).  Damaged sessions are left out.
  */
 SESSTAB_API int sesstab_by_player(sesstab *table, const char *player,
                                   int (*function)(const sesstab_view *view, void *context),

@@ -319,6 +319,18 @@ static void a_stranger_s_table_is_not_trusted_unless_asked_for(void **state)
     check_equal(count_sessions(open_table(name, &(sesstab_options){ .owner = NOBODY })), 1);
 }
 
+static void a_stranger_s_table_that_all_may_write_is_not_trusted_whatever_is_asked_for(void **state)
+{
+    const char *name = left_table();
+    (void)state;
+    need_root("give a table to another user");
+    check(chown(object_path(name), NOBODY, NOBODY) == 0 && chmod(object_path(name), 0666) == 0);
+    refuse_untouched(name, SESSTAB_PERMISSION);
+    refuse(name, &(sesstab_options){ .owner = NOBODY }, SESSTAB_PERMISSION);
+    refuse(name, &(sesstab_options){ .permissions = 0666 }, SESSTAB_PERMISSION);
+    check_equal(status_of(name).st_mode & 07777, 0666);
+}
+
 static void open_as_nobody(void *context)
 {
     check(setresgid(NOBODY, NOBODY, NOBODY) == 0 && setresuid(NOBODY, NOBODY, NOBODY) == 0);
@@ -370,6 +382,39 @@ static void a_table_cut_short_is_told_so(void **state)
     const char *name = left_table();
     check(truncate(object_path(name), status_of(name).st_size - 1) == 0);
     refuse_untouched(name, SESSTAB_NOTATABLE);
+}
+
+static void a_table_with_something_behind_it_is_told_so(void **state)
+{
+    const char *name = left_table();
+    off_t size = status_of(name).st_size;
+    (void)state;
+    check(truncate(object_path(name), size + 1) == 0);
+    refuse_untouched(name, SESSTAB_NOTATABLE);
+    check(truncate(object_path(name), size + CHUNK_BYTES) == 0);
+    refuse_untouched(name, SESSTAB_NOTATABLE);
+    check(truncate(object_path(name), size) == 0);
+    check_equal(count_sessions(open_table(name, NULL)), 1);
+}
+
+static void punch(const char *name, off_t from, off_t length)
+{
+    int descriptor = open(object_path(name), O_RDWR);
+    check(descriptor >= 0);
+    check(fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, length) == 0);
+    close(descriptor);
+}
+
+/* As large as a table, and nothing in it. */
+static void a_table_that_is_one_hole_is_told_so(void **state)
+{
+    const char *name = left_table(), *headless = left_table();
+    (void)state;
+    punch(name, 0, status_of(name).st_size);
+    check_equal(status_of(name).st_blocks, 0);
+    refuse_untouched(name, SESSTAB_NOTATABLE);
+    punch(headless, 0, PAGE_BYTES);
+    refuse_untouched(headless, SESSTAB_NOTATABLE);
 }
 
 /* Headers with one field changed. */
@@ -690,9 +735,12 @@ int main(void)
         TEST(a_table_with_a_second_name_is_not_trusted),
         TEST(a_table_that_others_may_write_is_not_trusted),
         TEST(a_stranger_s_table_is_not_trusted_unless_asked_for),
+        TEST(a_stranger_s_table_that_all_may_write_is_not_trusted_whatever_is_asked_for),
         TEST(a_table_of_root_is_closed_to_others),
         TEST(a_file_that_is_no_table_is_told_so),
         TEST(a_table_cut_short_is_told_so),
+        TEST(a_table_with_something_behind_it_is_told_so),
+        TEST(a_table_that_is_one_hole_is_told_so),
         TEST(a_header_with_a_wrong_field_is_refused),
         TEST(creating_on_a_full_shared_memory_says_so),
         TEST(a_shared_memory_that_fills_up_is_an_error_and_not_a_signal),

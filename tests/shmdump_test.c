@@ -298,6 +298,124 @@ static void damage_is_found(void **state)
     unlink(path);
 }
 
+static const char *const all_views[] = { "--json", "--sessions", "--session=101", "--workers", "--rings",
+                                         "--memory", "--check" };
+enum { VIEWS = sizeof all_views / sizeof *all_views };
+
+static void every_view_is_fine(const char *name)
+{
+    for (int i = 0; i < VIEWS; i++)
+        check_equal(shmdump(all_views[i], name, NULL, NULL), 0);
+}
+
+/* Each view of NAME, as text and as JSON, exits with CANNOT_READ, or --check with WRONG, and says WHY. */
+static void every_view_says(const char *name, const char *why)
+{
+    for (int i = 0; i < 2 * VIEWS; i++) {
+        int status = shmdump(all_views[i / 2], i % 2 ? "--json" : name, i % 2 ? name : NULL, NULL);
+        int expected = i / 2 == VIEWS - 1 ? WRONG : UNREADABLE;
+        if (status != expected || !strstr(output, why))
+            test_fail(__FILE__, __LINE__, "%s: exit status %d, \"%.500s\"", all_views[i / 2], status,
+                      output);
+    }
+}
+
+static void a_truncated_table_is_an_error_in_every_view(void **state)
+{
+    sesstab *table;
+    const char *name = table_to_look_at(&table);
+    char path[64];
+    (void)state;
+    close_table(table);
+    snprintf(path, sizeof path, "%s/cut", scratch_directory());
+    copy_object(name, path);
+    struct stat status;
+    check(stat(path, &status) == 0);
+    const struct layout at = layout_of(64);
+    const off_t sizes[] = { status.st_size - 1, (off_t)at.heap + 2 * CHUNK_BYTES,
+                            (off_t)at.heap + 5000, (off_t)at.heap, (off_t)at.handles + 100,
+                            (off_t)at.threads, PAGE_BYTES };
+    check_equal(status.st_size, at.end);
+    every_view_is_fine(path);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        check(truncate(path, sizes[i]) == 0);
+        every_view_says(path, "truncated");
+    }
+    check(truncate(path, sizeof(struct header) - 1) == 0);
+    check_equal(shmdump("--check", path, NULL, NULL), UNREADABLE);
+    unlink(path);
+}
+
+/* Takes the memory of a live table's object away behind the inspector's back. */
+static void punch(const char *name, off_t from, off_t length)
+{
+    int descriptor = open(object_path(name), O_RDWR);
+    check(descriptor >= 0);
+    check(fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, length) == 0);
+    close(descriptor);
+}
+
+static void open_and_wait(void *name)
+{
+    sesstab *table = NULL;
+    check_ok(sesstab_open(name, NULL, &table));
+    for (;;)
+        pause();
+}
+
+static void a_punched_table_is_an_error_in_every_view(void **state)
+{
+    sesstab *table;
+    const char *name = table_to_look_at(&table);
+    const struct layout at = layout_of(64);
+    (void)state;
+    close_table(table);
+    pid_t pid = start_child(open_and_wait, (void *)name); /* it touches none of what goes */
+    wait_until(shmdump("--workers", name, NULL, NULL) == 0 && strstr(output, "alive"));
+    every_view_is_fine(name);
+    punch(name, (off_t)at.heap, CHUNK_BYTES);
+    every_view_says(name, "");
+    check_equal(shmdump("--sessions", name, NULL, NULL), UNREADABLE);
+    check(strstr(output, "pages are missing") != NULL);
+    kill_child(pid);
+    punch(name, 0, PAGE_BYTES);
+    check_equal(shmdump("--sessions", name, NULL, NULL), UNREADABLE);
+}
+
+static void cut_and_punch(void *context)
+{
+    const char *path = context;
+    struct stat status;
+    check(stat(path, &status) == 0);
+    for (;;) {
+        int descriptor = open(path, O_RDWR);
+        check(descriptor >= 0);
+        check(ftruncate(descriptor, (off_t)random_below((uint64_t)status.st_size)) == 0);
+        check(ftruncate(descriptor, status.st_size) == 0);
+        check(fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGE_BYTES,
+                        1 << random_below(24)) == 0);
+        close(descriptor);
+    }
+}
+
+static void truncating_and_punching_never_kills_the_inspector(void **state)
+{
+    sesstab *table;
+    const char *name = table_to_look_at(&table), *copy = new_name();
+    char path[64];
+    (void)state;
+    close_table(table);
+    for (int i = 0; i < rounds(12); i++) {
+        snprintf(path, sizeof path, "%s", object_path(copy));
+        copy_object(name, path);
+        pid_t pid = start_child(cut_and_punch, path);
+        for (int k = 0; k < VIEWS; k++)
+            check(shmdump(all_views[k], copy, NULL, NULL) <= UNREADABLE);
+        kill_child(pid);
+        check(unlink(path) == 0);
+    }
+}
+
 /* Whatever the bytes are, shmdump ends by itself. */
 static void random_damage_never_kills_the_inspector(void **state)
 {
@@ -333,6 +451,9 @@ int main(void)
         TEST(a_table_whose_processes_are_all_dead_is_all_right),
         TEST(a_table_is_checked_while_others_write),
         TEST(damage_is_found),
+        TEST(a_truncated_table_is_an_error_in_every_view),
+        TEST(a_punched_table_is_an_error_in_every_view),
+        TEST(truncating_and_punching_never_kills_the_inspector),
         TEST(random_damage_never_kills_the_inspector),
     };
     return run_all(tests);

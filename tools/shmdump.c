@@ -26,7 +26,7 @@ static const char doc[] =
     "\vTABLE is a table's name (\"/mush\" or \"mush\"), or, with another slash in it, the path of "
     "a copied segment.  Without an option that says what to show, a summary is shown.\n\n"
     "Exit status: 0 all went well; 1 --check found something wrong, or there is no such session; "
-    "2 the table cannot be read; 64 wrong usage.";
+    "2 the table cannot be read, or not all of it (it was truncated); 64 wrong usage.";
 
 static const struct argp_option option_list[] = {
     { NULL, 0, NULL, 0, "What to show:", 1 },
@@ -184,10 +184,16 @@ static show *const views[] = {
 
 static int show_view(struct image *image, const struct options *o)
 {
+    char error[300];
     if (o->view != VIEW_CHECK)
         for (unsigned i = 0; i < image->note_count; i++)
             fprintf(stderr, "shmdump: %s: %s\n", image->path, image->notes[i]);
-    return views[o->view](image, o);
+    int code = views[o->view](image, o);
+    if (image_whole(image, error, sizeof error))
+        return code;
+    if (image->size >= image->at.end) /* else that was noted */
+        fprintf(stderr, "shmdump: %s: %s\n", image->path, error);
+    return o->view == VIEW_CHECK ? FOUND_WRONG : CANNOT_READ;
 }
 
 static int show_once(const struct options *o)

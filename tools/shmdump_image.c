@@ -315,6 +315,32 @@ bool image_refresh(struct image *image, char *error, size_t error_size)
     return true;
 }
 
+/* What the file occupies at least: these parts were committed before they were used.  (A copy may be
+ * sparser: cp leaves out what is zeros.) */
+static uint64_t committed_bytes(const struct image *image)
+{
+    return image->at.tickets + THREADS * sizeof(struct ticket) +
+           (uint64_t)image->chunks * (sizeof(struct chunk) + CHUNK_BYTES);
+}
+
+bool image_whole(const struct image *image, char *error, size_t error_size)
+{
+    struct stat st;
+    uint64_t least = image->moving ? committed_bytes(image) : 0;
+    if (fstat(image->fd, &st) != 0)
+        snprintf(error, error_size, "cannot be looked at any more: %s", strerror(errno));
+    else if ((uint64_t)st.st_size < image->at.end)
+        snprintf(error, error_size, "the file is truncated: %llu bytes of %llu; what is missing was read "
+                 "as zeros", (unsigned long long)st.st_size, (unsigned long long)image->at.end);
+    else if ((uint64_t)st.st_blocks * 512 < least)
+        snprintf(error, error_size, "pages are missing: it occupies %llu bytes, of which at least %llu are "
+                 "in use; what is missing was read as zeros", (unsigned long long)st.st_blocks * 512,
+                 (unsigned long long)least);
+    else
+        return true;
+    return false;
+}
+
 /* ------------------------------------------------------------------ life ------------------- */
 
 /* Any process at all holds the lock of worker INDEX. */

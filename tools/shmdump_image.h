@@ -49,6 +49,13 @@ void image_close(struct image *image);
 /* Reads the header and the file's size again.  False: it is no table any more; ERROR as above. */
 bool image_refresh(struct image *image, char *error, size_t error_size);
 
+/*
+ * The file still has all bytes of the table, and, while a worker lives, all pages that were committed.
+ * False: it was truncated or punched, before we opened it or since; ERROR as above.  What is missing was
+ * read as zeros.
+ */
+bool image_whole(const struct image *image, char *error, size_t error_size);
+
 /* Copies SIZE bytes at AT.  False, and zeros, when they are not all in the file. */
 bool image_read(const struct image *image, uint64_t at, void *buffer, size_t size);
 
