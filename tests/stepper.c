@@ -71,15 +71,22 @@ static void debug_register(pid_t pid, unsigned number, uint64_t value)
     check(ptrace(PTRACE_POKEUSER, pid, offset, value) == 0);
 }
 
-enum stepped stepper_run_to(pid_t pid, uint64_t address)
+/* Runs freely to FIRST or to SECOND (0: only to the first); *AT: which. */
+static enum stepped run_to_either(pid_t pid, uint64_t first, uint64_t second, uint64_t *at)
 {
-    enum { CONTROL = 7, ENABLE_FIRST = 1 };
-    debug_register(pid, 0, address);
-    debug_register(pid, CONTROL, ENABLE_FIRST);
-    enum stepped result = stepper_run(pid);
+    enum { CONTROL = 7, ENABLE_FIRST = 1, ENABLE_SECOND = 4 };
+    debug_register(pid, 0, first);
+    debug_register(pid, 1, second);
+    debug_register(pid, CONTROL, second ? ENABLE_FIRST | ENABLE_SECOND : ENABLE_FIRST);
+    enum stepped result = resume(pid, PTRACE_CONT, at);
     if (result != STEPPED_GONE)
         debug_register(pid, CONTROL, 0);
     return result;
+}
+
+enum stepped stepper_run_to(pid_t pid, uint64_t address)
+{
+    return run_to_either(pid, address, 0, NULL);
 }
 
 /* ---------------------------------------------------------------- beginning, ending -------- */
@@ -157,20 +164,26 @@ static void append(struct trace *t, struct met *m, uint64_t at)
     t->fresh[n] = met_before(m, at) ? t->fresh[n - 1] : (uint32_t)n;
 }
 
-void stepper_record(struct trace *t, child_function *function, void *context)
+enum stepped stepper_record_to(struct trace *t, pid_t pid, uint64_t end)
 {
     struct met m = { .size = 1 << 20 };
-    uint64_t at = (uint64_t)(uintptr_t)stepper_marked;
-    *t = (struct trace){ 0 };
-    check((m.at = calloc(m.size, sizeof *m.at)) != NULL);
-    pid_t pid = stepper_start(function, context);
+    uint64_t at = address_of(pid);
     enum stepped result;
+    *t = (struct trace){ .end = end };
+    check((m.at = calloc(m.size, sizeof *m.at)) != NULL);
     do {
         append(t, &m, at);
         result = stepper_step(pid, &at);
-    } while (result == STEPPED);
-    check(result == STEPPED_MARK);
+    } while (result == STEPPED && at != end);
     free(m.at);
+    return result;
+}
+
+void stepper_record(struct trace *t, child_function *function, void *context)
+{
+    enum { AT_THE_MARK = 0 };
+    pid_t pid = stepper_start(function, context);
+    check(stepper_record_to(t, pid, AT_THE_MARK) == STEPPED_MARK);
     stepper_kill(pid);
 }
 
@@ -181,15 +194,30 @@ void trace_free(struct trace *t)
     *t = (struct trace){ 0 };
 }
 
+/* How often the Kth instruction was executed in (FROM, K]. */
+static size_t times_executed(const struct trace *t, size_t from, size_t k)
+{
+    size_t times = 0;
+    for (size_t i = from + 1; i <= k; i++)
+        times += t->at[i] == t->at[k];
+    return times;
+}
+
 enum stepped stepper_advance(pid_t pid, const struct trace *t, size_t k)
 {
     size_t done = k < t->length ? t->fresh[k] : k;
     enum stepped result = STEPPED;
+    uint64_t at = 0;
     if (k == t->length)
-        return stepper_run(pid);
+        return t->end ? stepper_run_to(pid, t->end) : stepper_run(pid);
     if (done)
-        result = stepper_run_to(pid, t->at[done]);
-    while (result == STEPPED && done++ < k)
-        result = stepper_step(pid, NULL);
+        result = run_to_either(pid, t->at[done], t->end, &at);
+    /* Late in a loop it is quicker to stop at the Kth instruction's address each time round. */
+    size_t times = times_executed(t, done, k);
+    if (2 * times < k - done)
+        for (done = k; result == STEPPED && times-- && (!t->end || at != t->end);)
+            result = run_to_either(pid, t->at[k], t->end, &at);
+    while (result == STEPPED && done++ < k && (!t->end || at != t->end))
+        result = stepper_step(pid, &at);
     return result;
 }

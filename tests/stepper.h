@@ -10,7 +10,8 @@
  *
  * A step costs some ten microseconds.  So a long operation is recorded once (the address of every
  * instruction), and later children run at full speed, by the processor's breakpoint register, to the
- * last instruction before the Kth that had not been executed before; only the rest is stepped.
+ * last instruction before the Kth that had not been executed before; the rest is stepped, or, in a
+ * loop, run from one execution of the Kth's address to the next.
  * Forked children share our addresses, and a program that takes another way than the recorded one is
  * noticed: the breakpoint is not hit, or the addresses differ.
  *
@@ -33,6 +34,7 @@ struct trace {
     uint64_t *at;     /* instruction addresses                                          */
     uint32_t *fresh;  /* the last instruction up to this one that was executed first then  */
     size_t length, capacity;
+    uint64_t end;     /* the address that it came to then; 0: a mark                       */
 };
 
 enum stepped {
@@ -60,10 +62,13 @@ enum stepped stepper_run(pid_t pid);
 void stepper_record(struct trace *trace, child_function *function, void *context);
 void trace_free(struct trace *trace);
 
+/* The same for a process that stands anywhere, from here to the address END; it is left there. */
+enum stepped stepper_record_to(struct trace *trace, pid_t pid, uint64_t end);
+
 /*
- * Brings a child that stands at its first mark to where it has executed K instructions, K at most the
- * trace's length.  Not STEPPED: it took another way than the trace, and came to its mark or end
- * earlier; *DONE is how many instructions were stepped since the recorded one it was last seen at.
+ * Brings a process that stands where TRACE began to where it has executed K instructions, K at most
+ * the trace's length.  Where it took another way than the trace, it may come to its mark or its
+ * end, or to the trace's end address, before.
  */
 enum stepped stepper_advance(pid_t pid, const struct trace *trace, size_t k);
 
