@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lib/store.h"
+#include "lib/table.h"
 
 struct lead {
     const char *name;
@@ -631,6 +632,31 @@ static void what_the_table_knows_is_not_loaded(void **state)
     end_lead(&lead);
 }
 
+/* The byte of session 1's record that says how long its first key is. */
+static uint8_t *first_key_length(sesstab *table)
+{
+    check_ok(sesstab_read_begin(table));
+    struct context *c = shm_tls[table->shm.index].context;
+    struct block *b = block_at(c->shm, CURRENT_BLOCK(index_lookup(c, 1)->current));
+    sesstab_read_end(table);
+    return (uint8_t *)b + b->metadata_at + offsetof(struct metadata, key_length);
+}
+
+static void torn_metadata_is_not_written(void **state)
+{
+    struct lead lead = new_lead();
+    (void)state;
+    insert_stored(&lead, 1);
+    check_ok(sesstab_set(lead.table, 1, "key", "value", 5));
+    *first_key_length(lead.table) = 100;
+    expect_nothing(&lead);
+    *first_key_length(lead.table) = 3;
+    check_ok(sesstab_touch(lead.table, 1, sesstab_now() + 1000));
+    struct store_image image = expect_write(&lead, 1, STORE_PUT);
+    store_ack(lead.store, &image);
+    end_lead(&lead);
+}
+
 static void a_damaged_record_is_not_loaded(void **state)
 {
     const char *name = new_name();
@@ -677,6 +703,7 @@ int main(void)
         TEST(a_lost_key_is_written_whole),
         TEST(a_loaded_session_is_durable_as_it_was_and_becomes_detached),
         TEST(what_the_table_knows_is_not_loaded),
+        TEST(torn_metadata_is_not_written),
         TEST(a_damaged_record_is_not_loaded),
     };
     return run_all(tests);
