@@ -453,14 +453,16 @@ bool store_knows(struct store *s, uint64_t handle, struct store_image *image)
         return true;
     image = image ? image : &unused;
     rcu_enter(c);
-    uint64_t current;
+    uint64_t current = 0;
     struct slot *slot = index_lookup(c, handle);
-    image->slot = slot ? slot_ref_of(c->shm, slot) : (slot_ref){ 0 };
-    image->urgent = false;
-    const struct block *b = slot ? examine(s, c, slot, image, &current) : NULL;
+    *image = (struct store_image){ .kind = STORE_NOTHING };
+    if (slot && slot != INDEX_DAMAGED) {
+        image->slot = slot_ref_of(c->shm, slot);
+        examine(s, c, slot, image, &current);
+    }
     rcu_exit(c);
     /* What is damaged is known: it must not be taken for gone. */
-    return b || slot == INDEX_DAMAGED || (slot && CURRENT_BLOCK(current).at);
+    return slot == INDEX_DAMAGED || CURRENT_BLOCK(current).at;
 }
 
 /* ---------------------------------------------------------------- acknowledging ------------- */
@@ -626,9 +628,10 @@ static void ack_delete(struct context *c, struct slot *slot, const struct store_
 static bool ack_slot(struct context *c, struct slot *slot, const struct store_image *image,
                      uint64_t current, const struct block *b)
 {
+    /* First: who sees the mark may raise `durable`, and then durable_seen counts for this session. */
+    raise_seen(slot, image, b);
     if (image->kind == STORE_PUT && image->pending && !secure_binding(c, slot, image))
         return false;
-    raise_seen(slot, image, b);
     if (image->kind != STORE_TOUCH)
         raise_durable(slot, image);
     if (image->kind == STORE_DELETE)

@@ -42,7 +42,10 @@ static inline struct context *context_for(sesstab *t, int *result)
  * caller has left its section. */
 static inline bool relieved(struct context *c, int result)
 {
-    return unlikely(result == SESSTAB_NOMEMORY || result == SESSTAB_NOSPACE) && heap_relieve(c);
+    if (unlikely(result == SESSTAB_NOMEMORY || result == SESSTAB_NOSPACE))
+        return heap_relieve(c);
+    c->relief_tries = 0;
+    return false;
 }
 
 /* ---------------------------------------------------------------- reading ------------------- */

@@ -6,8 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* A claim that failed is tried again for so long, and then, by this thread, not for a while. */
-enum { RELIEF_MS = 50, RELIEF_PERIOD_MS = 150, SWEPT_AT_ONCE = 4 };
+/* A claim that failed is tried again so often and for so long, and then, by this thread, not for a
+ * while. */
+enum { RELIEF_TRIES = 20, RELIEF_MS = 50, RELIEF_PAUSE_MS = 100, SWEPT_AT_ONCE = 4 };
 
 /* ---------------------------------------------------------------- references ---------------- */
 
@@ -349,10 +350,15 @@ static bool search(struct context *c, int64_t until)
 bool heap_relieve(struct context *c)
 {
     const struct timespec moment = { 0, 1000000 };
-    int64_t now = monotonic_ms(), since = now - c->relief_began;
-    if (c->depth || (since >= RELIEF_MS && since < RELIEF_PERIOD_MS))
+    int64_t now = monotonic_ms();
+    if (c->depth || (!c->relief_tries && now - c->relief_ended < RELIEF_PAUSE_MS))
         return false;
-    if (since >= RELIEF_PERIOD_MS) {
+    if (c->relief_tries >= RELIEF_TRIES && now - c->relief_began >= RELIEF_MS) {
+        c->relief_tries = 0;
+        c->relief_ended = now;
+        return false;
+    }
+    if (c->relief_tries++ == 0) {
         c->relief_began = now;
         if (search(c, now + RELIEF_MS / 2))
             return true;

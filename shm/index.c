@@ -203,8 +203,10 @@ static void init_head(struct context *c, enum index_kind kind, uint32_t bucket)
     struct walk w = { .hash = bucket, .unlink = true, .to_head = true };
     do {
         walk_to(c, kind, &w);
-        if (w.damaged)
+        if (w.damaged) {
             cas_exact(head, claim, 0);
+            return;
+        }
         uint64_t next = LINK_WORD(LINK_REF(w.word), c->worker, LINK_CLAIMED | (w.word & LINK_HEAD));
         if (w.at_head || !cas_exact(head, claim, next))
             return;

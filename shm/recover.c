@@ -100,7 +100,7 @@ static bool block_is_current(struct context *c, const struct block *b, block_ref
 static bool block_is_named(struct context *c, const struct block *b, block_ref r)
 {
     const struct slot *s = index_lookup(c, b->handle);
-    return s && CURRENT_BLOCK(load_acquire(&s->current)).at == r.at;
+    return s == INDEX_DAMAGED || (s && CURRENT_BLOCK(load_acquire(&s->current)).at == r.at);
 }
 
 static unsigned sweep_block(struct context *c, block_ref r)

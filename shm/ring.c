@@ -13,8 +13,11 @@ int ring_prepare(struct shm *shm, unsigned index)
 {
     struct ring *r = &shm->rings[index];
     int error = segment_commit(shm, shm->at.rings + index * sizeof *r, sizeof *r);
-    if (error || usable(shm, r))
+    if (error)
         return error;
+    store_release(&shm->threads[index].has_ring, 1);
+    if (usable(shm, r))
+        return 0;
     /* As ck_ring_init(), but the size comes last: killed before, it is prepared again. */
     r->ring.c_head = r->ring.p_tail = r->ring.p_head = COUNTERS_START;
     r->ring.mask = shm->ring_entries - 1;
@@ -34,6 +37,9 @@ bool ring_take(struct shm *shm, unsigned index, slot_ref *slot)
 {
     struct ring *r = &shm->rings[index];
     struct ring_entry e;
+    /* A hole in a full /dev/shm must not be looked into. */
+    if (!load_acquire(&shm->threads[index].has_ring))
+        return false;
     if (!usable(shm, r) || !ck_ring_dequeue_spmc_change(&r->ring, r->entries, &e))
         return false;
     slot->at = e.slot;

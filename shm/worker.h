@@ -64,7 +64,8 @@ struct context {
     worker_id worker;
     uint32_t cursors[CHUNK_CLASSES]; /* by class, [0] for slots: chunk that had free places last   */
     uint64_t freed;             /* places that this thread has freed                                */
-    int64_t relief_began;       /* monotonic ms; see heap_relieve()                                 */
+    int64_t relief_began, relief_ended; /* monotonic ms; see heap_relieve()                         */
+    unsigned relief_tries;      /* 0: the last claim did not fail                                   */
     struct limbo limbo;
     struct context *next_free;
     struct magazine slots, hints, blocks[CHUNK_CLASSES];

@@ -55,7 +55,7 @@ static void work(sesstab *t, struct input *input)
         sesstab_view view;
         char buffer[4096];
         size_t size = sizeof buffer;
-        c->relief_began = monotonic_ms() - 60; /* as if a claim had failed: no second try */
+        c->relief_ended = monotonic_ms(); /* as if a claim had failed: no second try */
         switch (what >> 4) {
         case 0: case 1: case 2: sesstab_get(t, handle, &view, buffer, &size); break;
         case 3: case 4: sesstab_set(t, handle, "key", "value", 5); break;

@@ -168,7 +168,7 @@ void image_reset(void)
     *c = sound;
     /* What was freed waits for nobody any more. */
     c->limbo = (struct limbo){ .items = limbo.items, .capacity = limbo.capacity };
-    c->relief_began = monotonic_ms() - 60; /* as if a claim had failed just now: no second try */
+    c->relief_ended = monotonic_ms(); /* as if a claim had failed just now: no second try */
     store_relaxed(&table->shm.limit, sound_limit);
     texts_damaged = sizes_damaged = false;
 }
