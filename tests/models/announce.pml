@@ -67,13 +67,13 @@ chan late[WORKERS] = [1] of { byte, byte }; /* {session, last_seen} */
 #if MUTANT == 5
 byte late_sleeping = 3; /* the persister's plain store; 3: none */
 #endif
-hidden byte where_, value_, p_;
+byte where_, value_, p_;            /* scratch: 0 between steps */
 
 /* A buffer holds one store; a later one of the same process waits until it is out. */
 inline drain(p)
 {
     if
-    :: nempty(late[p]) -> late[p] ? where_, value_; seen[where_] = value_
+    :: nempty(late[p]) -> late[p] ? where_, value_; seen[where_] = value_; where_ = 0; value_ = 0
     :: empty(late[p])
     fi
 }

@@ -74,7 +74,7 @@ byte ops, attaches;
 #define HI 5
 chan late[1 + WRITERS] = [4] of { byte, byte }; /* {LO, HI or the place of a birth; value} */
 
-hidden byte where_, value_, at_, p_;
+byte where_, value_, at_, p_; /* scratch: 0 between steps */
 
 inline oldest(p)
 {
@@ -83,7 +83,8 @@ inline oldest(p)
     :: where_ == LO -> lo = value_
     :: where_ == HI -> hi = value_
     :: else -> birth[where_] = value_
-    fi
+    fi;
+    where_ = 0; value_ = 0
 }
 
 inline drain(p)
@@ -98,7 +99,8 @@ inline drain_all()
 {
     for (p_ : 0 .. WRITERS) {
         drain(p_)
-    }
+    };
+    p_ = 0
 }
 
 /* Takes a store whenever it likes; also of who is stopped or dead. */
@@ -305,7 +307,7 @@ inline insert(place)
         link[place] = TARGET(link[pred]);
         link[pred] = place; /* COMMIT: linked */
         state[place] = LIVE;
-        pred = 0
+        pred = 0; at_ = 0
     };
 #if MUTANT == 7
     now = era;
@@ -329,10 +331,11 @@ inline unlink(place)
         owner[place] = me;
         born[place] = birth[place];
 #if MUTANT == 6
-        retired[place] = began
+        retired[place] = began;
 #else
-        retired[place] = 0
+        retired[place] = 0;
 #endif
+        at_ = 0
     }
 }
 

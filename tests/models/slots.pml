@@ -94,7 +94,7 @@ byte inside;            /* who is in a section                         */
 byte gone;              /* the dead who have been recovered            */
 bit present[2];         /* the truth: is there a session of this key?  */
 
-hidden byte at_, n_;
+byte at_, n_;           /* scratch: 0 between steps                    */
 
 /* ---------------------------------------------------------------- places ------------------- */
 
@@ -119,7 +119,8 @@ inline retire(r)
     assert(limbo[r] == 0 || !living(limbo[r] - 1));    /* A2 */
     life[r] = LIFE(RETIRED, ME, SEQ(life[r])); /* COMMIT: ours */
     limbo[r] = ME;
-    pins[r] = inside
+    pins[r] = inside;
+    at_ = 0; n_ = 0
 }
 
 inline unlinked(r)
@@ -148,7 +149,8 @@ inline drop_pins(mask)
     inside = inside & ~(mask);
     for (at_ : FIRST .. LAST) {
         pins[at_] = pins[at_] & ~(mask)
-    }
+    };
+    at_ = 0
 }
 
 /* A reclaim, or none yet: it comes with the next batch. */
@@ -169,7 +171,8 @@ inline leave()
                fi
            }
         :: skip
-        fi
+        fi;
+        at_ = 0
     }
 }
 
@@ -328,6 +331,7 @@ inline claim_place(k)
             fi
         }
         node = (at_ <= LAST -> at_ : 0);
+        at_ = 0;
         if
         :: node != 0 -> life[node] = LIFE(OWNED, ME, SEQ(life[node])); key[node] = k; current[node] = 1
         :: else
