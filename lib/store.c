@@ -11,11 +11,12 @@
 
 /* The background sweep: a whole round starts this often, and no more chunks are looked at per
  * millisecond, so that a large idle table costs next to nothing. */
-enum { SWEEP_PERIOD_MS = 10000, SWEEP_MS_PER_CHUNK = 20, SWEEP_CHUNKS_PER_TAKE = 8 };
+enum { SWEEP_PERIOD_MS = 10000, SWEEP_RETRY_MS = 1000, SWEEP_MS_PER_CHUNK = 20, SWEEP_CHUNKS_PER_TAKE = 8 };
 
 struct sweep {
     bool running, thorough;  /* thorough: somebody died; as fast as it goes, and hints are set anew */
     bool again;              /* somebody died while it ran: a whole round more, after this one      */
+    bool starved;            /* a session could not be detached for want of memory: soon again      */
     uint64_t chunk;
     int64_t started, next;   /* monotonic ms */
 };
@@ -810,7 +811,10 @@ static bool sweep_session(struct store *s, struct context *c, slot_ref r)
         hint_restore(c, b, r);
     bool orphan = !(current & CURRENT_TOMB) && b->state != SESSTAB_DETACHED &&
                   worker_gone(c->shm, b->owner);
-    if (orphan && session_change_slot(c, slot, b->handle, edit_detach, NULL, &change) == SESSTAB_OK)
+    int result = orphan ? session_change_slot(c, slot, b->handle, edit_detach, NULL, &change)
+                        : CHANGE_NONE;
+    s->sweep.starved |= result == SESSTAB_NOMEMORY || result == SESSTAB_NOSPACE;
+    if (result == SESSTAB_OK)
         add_relaxed(&c->shm->header->detached, 1);
     else if (image.kind == STORE_NOTHING)
         return false;
@@ -861,7 +865,8 @@ static void sweep_some(struct store *s)
     if (c->limbo.count) /* what a reader pinned when it was found; nobody else can free it */
         rcu_reclaim(c);
     bool again = s->sweep.again;
-    s->sweep = (struct sweep){ .next = s->sweep.started + SWEEP_PERIOD_MS };
+    int period = s->sweep.starved ? SWEEP_RETRY_MS : SWEEP_PERIOD_MS;
+    s->sweep = (struct sweep){ .next = s->sweep.started + period };
     if (again)
         sweep_everything(s);
 }

@@ -231,6 +231,22 @@ static void a_binding_whose_time_is_up_is_unknown_and_pending_and_durable_later(
     check_world(world);
 }
 
+/* The connection breaks under a batch: nobody knows whether Redis had read it, and nobody says so. */
+static void a_binding_of_unknown_fate_is_not_called_durable(void **state)
+{
+    struct world *world = start_world(NULL, (const char *[]){ "--timeout", "150", NULL });
+    (void)state;
+    insert_plain(world->table, 1);
+    bind_durably(world, 1, "before");
+    kill(world->redis->pid, SIGSTOP);
+    check_result(sesstab_bind(world->table, 1, "after", 1000), SESSTAB_UNKNOWN);
+    check(look(world->table, 1).pending);
+    kill(world->redis->pid, SIGCONT);
+    wait_until(!look(world->table, 1).pending);
+    check(redis_field_is(world->redis, KEY(1), "PlayerRef", "after"));
+    check_world(world);
+}
+
 /* ---------------------------------------------------------------- refusing Redis --------- */
 
 static void set_memory_limit(struct world *world, const char *bytes)
@@ -1034,6 +1050,7 @@ int main(void)
         TEST(ten_thousand_touches_are_a_handful_of_writes),
         TEST(redis_ends_with_the_new_session_however_often_its_handle_was_reused),
         TEST(a_binding_whose_time_is_up_is_unknown_and_pending_and_durable_later),
+        TEST(a_binding_of_unknown_fate_is_not_called_durable),
         TEST(a_binding_that_redis_refuses_is_rolled_back),
         TEST(a_refused_binding_does_not_bring_an_unacknowledged_one_back),
         TEST(a_hundred_thousand_sessions_change_while_redis_is_away),

@@ -19,6 +19,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fnmatch.h>
+#include <limits.h>
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
@@ -56,14 +57,23 @@ static const struct argp_option option_list[] = {
     { 0 }
 };
 
+static long number(struct argp_state *state, const char *text, long least)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (*end || end == text || n < least || n > INT_MAX)
+        argp_error(state, "'%s' is not a number from %ld to %d", text, least, INT_MAX);
+    return n;
+}
+
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
     switch (key) {
     case 'o': options.pattern = argument; return 0;
-    case 's': options.stride = (unsigned)strtoul(argument, NULL, 10); return 0;
-    case 'j': options.jobs = (unsigned)strtoul(argument, NULL, 10); return 0;
-    case KEY_AT: options.at = strtol(argument, NULL, 10); return 0;
-    case KEY_INSPECT: options.inspect = (unsigned)strtoul(argument, NULL, 10); return 0;
+    case 's': options.stride = (unsigned)number(state, argument, 1); return 0;
+    case 'j': options.jobs = (unsigned)number(state, argument, 0); return 0;
+    case KEY_AT: options.at = number(state, argument, 0); return 0;
+    case KEY_INSPECT: options.inspect = (unsigned)number(state, argument, 0); return 0;
     case KEY_EARLY: options.early = true; return 0;
     case KEY_BRIEF: options.brief = true; return 0;
     case 'h':
@@ -330,9 +340,12 @@ static enum outcome play(struct job *j, size_t k)
     enum stepped where = stepper_advance(victim, &j->trace, k);
     if (where == (k < j->trace.length ? STEPPED : STEPPED_MARK))
         return judge(j, victim, k) ? FINE : FAILED;
-    if (where != STEPPED_GONE)
-        stepper_kill(victim);
     disband(j);
+    if (where == STEPPED_GONE) { /* nobody killed it */
+        fprintf(stderr, "the victim ended by itself\n");
+        return FAILED;
+    }
+    stepper_kill(victim);
     return OTHER_WAY;
 }
 
@@ -409,7 +422,7 @@ static void run_row(struct job *j, unsigned row)
     choose_rare(j);
     j->tally->instructions = j->trace.length;
     if (options.at < 0)
-        play_all(j, seed % options.stride);
+        play_all(j, seed % (options.stride <= j->trace.length ? options.stride : j->trace.length + 1));
     else if ((size_t)options.at <= j->trace.length)
         play_and_count(j, (size_t)options.at);
     trace_free(&j->trace);
@@ -505,6 +518,10 @@ static void print_row(unsigned row, struct tally *total)
 {
     struct tally sum = row_sum(row);
     size_t distinct = distinct_states(row);
+    if (sum.points == 0 && !options.brief) {
+        fprintf(stderr, "FAILED: %s was killed at no instruction\n", operations[row].name);
+        sum.failures++;
+    }
     print_line(operations[row].name, &sum, distinct);
     size_t instructions = total->instructions + sum.instructions;
     add_up(total, &sum);
@@ -584,6 +601,11 @@ int main(int argc, char **argv)
         jobs[j] = spawn(be_job, &j);
     }
     follow(jobs, &total);
+    if (total.points == 0) {
+        fprintf(stderr, "FAILED: nothing was looked at%s%s\n",
+                options.pattern ? "; is there an operation " : "", options.pattern ? options.pattern : "");
+        total.failures++;
+    }
     print_line("total", &total, total.states);
     tests_finish(&state);
     return total.failures ? 1 : 0;

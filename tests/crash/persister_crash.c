@@ -18,6 +18,7 @@
 
 #include <argp.h>
 #include <fnmatch.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -45,13 +46,22 @@ static const struct argp_option option_list[] = {
     { 0 }
 };
 
+static long number(struct argp_state *state, const char *text, long least)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (*end || end == text || n < least || n > INT_MAX)
+        argp_error(state, "'%s' is not a number from %ld to %d", text, least, INT_MAX);
+    return n;
+}
+
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
     switch (key) {
     case 'o': options.pattern = argument; return 0;
-    case 's': options.stride = (unsigned)strtoul(argument, NULL, 10); return 0;
-    case 'j': options.jobs = (unsigned)strtoul(argument, NULL, 10); return 0;
-    case KEY_AT: options.at = strtol(argument, NULL, 10); return 0;
+    case 's': options.stride = (unsigned)number(state, argument, 1); return 0;
+    case 'j': options.jobs = (unsigned)number(state, argument, 0); return 0;
+    case KEY_AT: options.at = number(state, argument, 0); return 0;
     case ARGP_KEY_ARG: argp_error(state, "'%s' is not expected", argument); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -232,6 +242,14 @@ static void show_progress(size_t row)
 
 /* ---------------------------------------------------------------- the run ------------------ */
 
+static size_t all_points(void)
+{
+    size_t sum = 0;
+    for (size_t row = 0; row < operation_count; row++)
+        sum += shared->rows[row].points;
+    return sum;
+}
+
 static size_t failures(void)
 {
     size_t sum = 0;
@@ -295,7 +313,11 @@ int main(int argc, char **argv)
     choose_seed();
     check(operation_count <= ROWS_MAX);
     /* What was recorded of one persister is to be true of all. */
-    check(personality(ADDR_NO_RANDOMIZE) >= 0);
+    if (personality(ADDR_NO_RANDOMIZE) < 0) {
+        fprintf(stderr, "personality(2) is not allowed here: the persister's addresses change from one "
+                        "to the next\n");
+        return 77;
+    }
     if (tests_start(&state) != 0 || test_begin(&state) != 0)
         return 1;
     alarm(0); /* a long run does not hang */
@@ -311,6 +333,11 @@ int main(int argc, char **argv)
     }
     follow(jobs);
     size_t failed = failures();
+    if (all_points() == 0) {
+        fprintf(stderr, "FAILED: nothing was looked at%s%s\n",
+                options.pattern ? "; is there an operation " : "", options.pattern ? options.pattern : "");
+        failed++;
+    }
     test_end(&state);
     tests_finish(&state);
     return failed ? 1 : 0;

@@ -67,12 +67,17 @@ run() {
 
 # The lines of `runs` for SIZE and MODEL: "size model mutant check definitions | what".
 each_run() {
-    local size=$1 wanted=$2 bad=0 line_size model mutant check rest
+    local size=$1 wanted=$2 bad=0 seen=0 line_size model mutant check rest
     while read -r line_size model mutant check rest; do
         [[ $line_size == "$size" || $line_size == both ]] || continue
         [[ -z $wanted || $wanted == "$model" ]] || continue
+        seen=1
         run "$model" "$mutant" "$check" "${rest%%|*}" "${rest#*| }" || bad=1
     done < <(grep -vE '^ *(#|$)' "$here/runs")
+    if [[ $seen = 0 ]]; then
+        echo "there is no model '$wanted'" >&2
+        return 64
+    fi
     return $bad
 }
 
@@ -91,6 +96,10 @@ trail() {
     return 1
 }
 
+if ! command -v spin >/dev/null; then
+    echo "spin is missing; .ci/install ci installs it" >&2
+    exit 1
+fi
 cp "$here"/*.pml "$scratch"
 cd "$scratch"
 case ${1:-full} in
@@ -100,7 +109,7 @@ full | smoke)
     each_run "${1:-full}" "${2:-}"
     ;;
 trail)
-    trail "$2" "$3"
+    trail "${2:?which model?}" "${3:?which mutant?}"
     ;;
 *)
     echo "usage: tests/models/run.sh [full|smoke] [MODEL] | trail MODEL MUTANT" >&2

@@ -219,8 +219,11 @@ static struct times kill_one(const struct row *row)
     struct victim *v = stage.victim;
     *v = (struct victim){ .table = stage.table, .row = row };
     pid_t child = sandbox_child(start_victim, v);
-    while (!v->self)
+    while (!v->self) {
+        if (waitpid(child, NULL, WNOHANG) == child)
+            bench_fail("the worker that was to be killed ended by itself");
         bench_pause_us(MOMENT_US);
+    }
     bench_pause_us((unsigned)(bench_random(&stage.random) % SETTLED_US));
     struct times t = watch_die(row, v->pid ? v->pid : child, v->self);
     sandbox_kill(child);

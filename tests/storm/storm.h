@@ -258,6 +258,7 @@ void killer_start(struct storm *storm);
 void killer_blow(struct storm *storm, uint64_t end, uint64_t kills);
 /* All workers are dead and reaped, Redis and the persisters run. */
 void killer_calm(struct storm *storm);
+void killer_resume(struct storm *storm);
 
 /* The storm has paused: everything must be in order. */
 void calm_check(struct storm *storm);
