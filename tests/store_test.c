@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -632,6 +633,23 @@ static void what_the_table_knows_is_not_loaded(void **state)
     end_lead(&lead);
 }
 
+/* They are holes of the file: in a full /dev/shm to read one is SIGBUS. */
+static void a_leader_looks_into_no_ring_that_nobody_had(void **state)
+{
+    struct lead lead = new_lead();
+    struct stat before, after;
+    (void)state;
+    expect_nothing(&lead);
+    check(stat(object_path(lead.name), &before) == 0);
+    check(store_lead(lead.store));
+    for (unsigned i = 0; i < THREADS / 64; i++) /* somebody scribbles */
+        atomic_store(&lead.table->shm.ready[i], UINT64_MAX);
+    expect_nothing(&lead);
+    check(stat(object_path(lead.name), &after) == 0);
+    check_equal(after.st_blocks, before.st_blocks);
+    end_lead(&lead);
+}
+
 /* The byte of session 1's record that says how long its first key is. */
 static uint8_t *first_key_length(sesstab *table)
 {
@@ -703,6 +721,7 @@ int main(void)
         TEST(a_lost_key_is_written_whole),
         TEST(a_loaded_session_is_durable_as_it_was_and_becomes_detached),
         TEST(what_the_table_knows_is_not_loaded),
+        TEST(a_leader_looks_into_no_ring_that_nobody_had),
         TEST(torn_metadata_is_not_written),
         TEST(a_damaged_record_is_not_loaded),
     };
