@@ -87,6 +87,7 @@ void draft_bind(struct context *c, const struct change *change, struct draft *d,
         h->acked_length = h->player_length;
         h->acked_hash = h->player_hash;
         d->acked = d->player;
+        d->acked_version = h->bound_version;
     }
     size_t length = strlen(player);
     d->player = player;

@@ -67,7 +67,7 @@ static uint8_t *put_entry(uint8_t *to, const char *key, const void *value, size_
 static size_t strings_size(const struct block *h)
 {
     return (size_t)h->player_length + h->address_length + h->host_length + h->type_length + 4 +
-           ((h->flags & BLOCK_ACKED) ? h->acked_length + 1u : 0);
+           ((h->flags & BLOCK_ACKED) ? h->acked_length + 1u + ACKED_VERSION_BYTES : 0);
 }
 
 size_t record_size(const struct draft *d)
@@ -115,8 +115,11 @@ void record_write(const struct draft *d, struct block *b)
     to = put_string(to, d->address, h->address_length);
     to = put_string(to, d->host, h->host_length);
     to = put_string(to, d->type, h->type_length);
-    if (h->flags & BLOCK_ACKED)
+    if (h->flags & BLOCK_ACKED) {
         to = put_string(to, d->acked, h->acked_length);
+        memcpy(to, &d->acked_version, ACKED_VERSION_BYTES);
+        to += ACKED_VERSION_BYTES;
+    }
     b->metadata_at = (uint16_t)(to - (uint8_t *)b);
     to = put_metadata(to, d, h->version);
     b->size = (uint32_t)(to - (uint8_t *)b);
@@ -153,7 +156,7 @@ static inline bool view_parts(struct shm *shm, const struct block *h, const stru
     v->type = v->host + once(h->host_length) + 1;
     end = v->type + once(h->type_length) + 1;
     if (once(h->flags) & BLOCK_ACKED)
-        end += once(h->acked_length) + 1;
+        end += once(h->acked_length) + 1 + ACKED_VERSION_BYTES;
     v->metadata_ = end;
     v->metadata_length_ = size - (uint32_t)(end - record);
     if (unlikely(end != record + h->metadata_at || v->metadata_length_ > size ||
@@ -174,6 +177,8 @@ bool record_draft(struct shm *shm, const struct block *b, uint64_t handle, struc
     d->host = v.host;
     d->type = v.type;
     d->acked = v.type + d->head.type_length + 1;
+    if (d->head.flags & BLOCK_ACKED)
+        memcpy(&d->acked_version, d->acked + d->head.acked_length + 1, ACKED_VERSION_BYTES);
     d->metadata = v.metadata_;
     d->metadata_length = v.metadata_length_;
     return record_terminated(&v);

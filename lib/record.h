@@ -18,6 +18,7 @@
 struct draft {
     struct block head;          /* but for own, birth and what record_write() computes            */
     const char *player, *address, *host, *type, *acked;
+    uint64_t acked_version;     /* if ACKED: at which the last acknowledged binding was made       */
     const uint8_t *metadata;    /* what is kept of the old metadata ...                            */
     uint32_t metadata_length;
     uint32_t drop_at, drop_length; /* ... but for these bytes of it                                */

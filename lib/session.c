@@ -172,21 +172,6 @@ static bool publish(struct context *c, struct slot *s, uint64_t seen, block_ref 
     return true;
 }
 
-/*
- * A record that is marked ACKED is in Redis; whoever marked it may have been killed before `durable`
- * said so.  Before another binding is put on top, it does: what that one would be rolled back to
- * must be known to be durable.
- */
-static uint64_t settle_durable(struct slot *s, uint64_t current, uint64_t durable, const struct block *b)
-{
-    while (unlikely((current & CURRENT_ACKED) && DURABLE_VERSION(durable) < b->bound_version)) {
-        uint64_t settled = DURABLE_WORD((uint64_t)DURABLE_INCARNATION(durable), b->bound_version);
-        if (cas(&s->durable, &durable, settled))
-            return settled;
-    }
-    return durable;
-}
-
 int session_change_slot(struct context *c, struct slot *s, uint64_t handle, change_fn *edit,
                         void *arguments, struct change *change)
 {
@@ -204,7 +189,6 @@ int session_change_slot(struct context *c, struct slot *s, uint64_t handle, chan
         result = SESSTAB_CORRUPT;
         if (!record_draft(c->shm, change->old, handle, &d) || !stands_in(c, s, current, &d.head))
             break;
-        change->durable = settle_durable(s, current, change->durable, &d.head);
         change->version = d.head.version + 1;
         change->pending = record_pending(c->shm, change->durable, &d.head);
         change->acked = (current & CURRENT_ACKED) ||

@@ -472,7 +472,7 @@ struct speaking {
     const struct store_image *image;
     const struct block *record; /* that is current by now; NULL: the session is gone */
     bool refuse, found;
-    uint64_t durable;           /* what was, when the refused was rolled back */
+    uint64_t kept;              /* see roll_back */
 };
 
 static bool same_session(const struct ticket *k, const struct store_image *image)
@@ -490,7 +490,7 @@ static enum ticket_state fate(const struct speaking *p, uint64_t version)
     if (image->kind == STORE_DELETE)
         return TICKET_GONE;
     if (p->refuse && p->record) /* what it was rolled back to is not refused, even if it asks late */
-        return version <= image->bound_version && version > p->durable ? TICKET_REFUSED : TICKET_WAITING;
+        return version <= image->bound_version && version > p->kept ? TICKET_REFUSED : TICKET_WAITING;
     return p->record ? judge(version, p->record, image->version) : TICKET_GONE;
 }
 
@@ -546,6 +546,7 @@ static int edit_acked(struct context *c, const struct change *change, struct dra
     h->acked_length = (uint8_t)length;
     h->acked_hash = length ? record_player_hash(c->shm, image->player, length) : 0;
     d->acked = image->player;
+    d->acked_version = image->bound_version;
     return SESSTAB_OK;
 }
 
@@ -629,10 +630,9 @@ static void ack_delete(struct context *c, struct slot *slot, const struct store_
 static bool ack_slot(struct context *c, struct slot *slot, const struct store_image *image,
                      uint64_t current, const struct block *b)
 {
-    /* First: who sees the mark may raise `durable`, and then durable_seen counts for this session. */
-    raise_seen(slot, image, b);
     if (image->kind == STORE_PUT && image->pending && !secure_binding(c, slot, image))
         return false;
+    raise_seen(slot, image, b);
     if (image->kind != STORE_TOUCH)
         raise_durable(slot, image);
     if (image->kind == STORE_DELETE)
@@ -664,12 +664,22 @@ void store_ack(struct store *s, const struct store_image *image)
 
 /* ---------------------------------------------------------------- refusing ------------------ */
 
+struct roll_back {
+    const struct store_image *image;
+    uint64_t kept; /* bindings up to this version are not refused with the image's */
+};
+
 static int edit_roll_back(struct context *c, const struct change *change, struct draft *d,
                           void *arguments)
 {
-    const struct store_image *image = arguments;
+    struct roll_back *r = arguments;
+    const struct store_image *image = r->image;
     struct block *h = &d->head;
     (void)c;
+    /* What is gone back to was acknowledged, though a leader may have died before `durable` said so. */
+    r->kept = DURABLE_VERSION(change->durable);
+    if ((h->flags & BLOCK_ACKED) && d->acked_version > r->kept)
+        r->kept = d->acked_version;
     /* Another binding on top of it is judged for itself. */
     if (h->bound_version != image->bound_version || change->acked)
         return CHANGE_NONE;
@@ -680,7 +690,7 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
     h->state = acked ? h->acked_state : SESSTAB_CONNECTED;
     h->flags &= (uint8_t)~BLOCK_ACKED;
     h->refused_version = h->bound_version;
-    h->bound_version = DURABLE_VERSION(change->durable);
+    h->bound_version = r->kept;
     return SESSTAB_OK;
 }
 
@@ -691,7 +701,8 @@ bool store_refuse(struct store *s, const struct store_image *image)
         return false;
     uint64_t current;
     const struct block *b;
-    struct change change = { .durable = 0 };
+    struct change change;
+    struct roll_back r = { .image = image };
     int result = SESSTAB_OK;
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
@@ -704,7 +715,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
     }
     if (slot) {
         uint32_t player = b->player_hash;
-        result = session_change_slot(c, slot, image->handle, edit_roll_back, (void *)image, &change);
+        result = session_change_slot(c, slot, image->handle, edit_roll_back, &r, &change);
         if (result == CHANGE_NONE && change.acked && change.old->bound_version == image->bound_version) {
             rcu_exit(c); /* another leader's acknowledgement came between */
             return false;
@@ -718,7 +729,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
         return false;
     add_relaxed(&c->shm->header->refusals, 1);
     struct speaking p = { .image = image, .refuse = true, .record = slot ? b : NULL,
-                          .durable = DURABLE_VERSION(change.durable) };
+                          .kept = r.kept };
     collect_urgent(s); /* who posted before the roll-back is told now, who comes later is judged */
     each_waiting(s, speak, &p);
     return true;

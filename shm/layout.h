@@ -119,8 +119,7 @@ struct slot {
     struct node node;
     atomic_u64 current;      /* CURRENT_*: the word whose CAS publishes every change              */
     atomic_u64 last_seen;    /* ms; raised in place by touch, a hint: see record_last_seen()      */
-    atomic_u64 durable;      /* DURABLE_*: what Redis acknowledged; written by the persister, or
-                                by who finds ACKED in `current` and not yet here                  */
+    atomic_u64 durable;      /* DURABLE_*: what Redis acknowledged; written by the persister      */
     atomic_u64 durable_seen; /* the last_seen that Redis acknowledged; written by the persister   */
 };
 _Static_assert(sizeof(struct slot) == SLOT_BYTES, "a slot is one cache line");
@@ -156,7 +155,8 @@ _Static_assert(sizeof(struct slot) == SLOT_BYTES, "a slot is one cache line");
 
 /*
  * A record.  Immutable once published, but for `own`.  The strings follow the struct, each with a
- * NUL: player, address, host, type, and, if ACKED, the last acknowledged player.  Then the metadata.
+ * NUL: player, address, host, type, and, if ACKED, the last acknowledged player and, in 8 bytes, the
+ * version at which that was bound (48 bits, so that the last byte is a NUL too).  Then the metadata.
  */
 struct block {
     atomic_u64 own;          /* ownership word                                                   */
@@ -182,7 +182,7 @@ struct block {
     uint8_t player_length, address_length, host_length;
     uint8_t type_length, acked_length;
 };
-enum { BLOCK_ACKED = 1 };
+enum { BLOCK_ACKED = 1, ACKED_VERSION_BYTES = 8 };
 _Static_assert(sizeof(struct block) == 112, "strings begin at 112");
 _Static_assert(offsetof(struct block, handle) == 16, "a block's words lie where the picture says");
 

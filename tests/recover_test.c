@@ -471,9 +471,11 @@ static void check_late_ticket_of_a_durable_binding(bool marked_only)
     post_by_hand(c, &image, version);
     check(store_refuse(store, &image));
     check_string(look(scene.table, VICTIM).player, "durable");
-    check(!look(scene.table, VICTIM).pending);
     check_equal(TICKET_STATE(k->word), TICKET_WAITING);
-    store_take(store, &image, 1, true);
+    image = take_victim(&scene, store);
+    store_ack(store, &image);
+    check(!look(scene.table, VICTIM).pending);
+    check_string(look(scene.table, VICTIM).player, "durable");
     check(TICKET_STATE(k->word) != TICKET_REFUSED);
     k->word = TICKET_WORD(1, TICKET_IDLE);
     store_close(store);
@@ -484,6 +486,31 @@ static void a_late_ticket_of_a_durable_binding_is_not_refused_with_the_next(void
     (void)state;
     check_late_ticket_of_a_durable_binding(false);
     check_late_ticket_of_a_durable_binding(true);
+}
+
+/* The same, but the next one is on top before the first is acknowledged, and is told to keep it. */
+static void nor_when_it_was_kept_below_the_next_by_a_leader_that_died(void **state)
+{
+    struct scene scene;
+    struct store *store = lead_scene(&scene);
+    struct context *c = mine(scene.table);
+    struct ticket *k = &c->shm->tickets[c->thread_index];
+    (void)state;
+    check_result(sesstab_bind(scene.table, VICTIM, "durable", 0), SESSTAB_UNKNOWN);
+    struct store_image image = take_victim(&scene, store);
+    uint64_t version = image.bound_version, before = victim_durable(c);
+    check_result(sesstab_bind(scene.table, VICTIM, "refused", 0), SESSTAB_UNKNOWN);
+    store_ack(store, &image);
+    set_victim_durable(c, before);
+    image = take_victim(&scene, store);
+    post_by_hand(c, &image, version);
+    check(store_refuse(store, &image));
+    check_string(look(scene.table, VICTIM).player, "durable");
+    check_equal(TICKET_STATE(k->word), TICKET_WAITING);
+    store_take(store, &image, 1, true);
+    check(TICKET_STATE(k->word) != TICKET_REFUSED);
+    k->word = TICKET_WORD(1, TICKET_IDLE);
+    store_close(store);
 }
 
 /* The slot's former life left its dirty bit set; the new one is filled, and not linked. */
@@ -617,6 +644,7 @@ int main(void)
         TEST(what_a_dead_worker_did_not_announce_reaches_redis),
         TEST(a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable),
         TEST(a_late_ticket_of_a_durable_binding_is_not_refused_with_the_next),
+        TEST(nor_when_it_was_kept_below_the_next_by_a_leader_that_died),
         TEST(redis_does_not_hear_of_a_session_that_is_not_inserted_yet),
         TEST(a_bound_session_without_a_hint_gets_one),
         TEST(what_was_just_claimed_is_held_by_the_claimer_s_section),

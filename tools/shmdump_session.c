@@ -48,6 +48,14 @@ static bool take_string(struct session *s, const char *what, size_t length, size
     return true;
 }
 
+static bool take_acked_version(struct session *s, size_t *at)
+{
+    if (s->block.size - *at < ACKED_VERSION_BYTES)
+        return wrong(s, "the version of the acknowledged player does not fit into the record");
+    *at += ACKED_VERSION_BYTES;
+    return true;
+}
+
 static bool take_strings(struct session *s, size_t *at)
 {
     const struct block *b = &s->block;
@@ -58,7 +66,8 @@ static bool take_strings(struct session *s, size_t *at)
            take_string(s, "host", b->host_length, at, &s->host) &&
            take_string(s, "type", b->type_length, at, &s->type) &&
            (!(b->flags & BLOCK_ACKED) ||
-            take_string(s, "acknowledged player", b->acked_length, at, &s->acked));
+            (take_string(s, "acknowledged player", b->acked_length, at, &s->acked) &&
+             take_acked_version(s, at)));
 }
 
 /* Bounded by nothing but the record's size: for the check and for the checked. */

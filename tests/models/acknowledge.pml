@@ -29,9 +29,6 @@
  *       been answered.                                                          P8, D3
  *   K4  A verdict is said to the ticket that it was found for, once.            D3
  *
- * A known gap (ACKED_VERSION closes it): a leader is killed between putting X below Y and saying
- * that X is durable, and Y is refused: X's waiter is told refused, though X is what it was rolled back to.
- *
  * A binding's name is the version at which it was made; 0: to nobody.  Redis losing its data
  * (incarnations) and removing (tombstones) are not here.
  */
@@ -158,15 +155,11 @@ proctype Redis()
 #define is_acked(d) (marked || (d) >= bound)
 #define unchanged (version == seen && marked == was_marked)
 
-/* record_in.  A mark whose leader died before it said what is durable is helped on. */
+/* record_in */
 inline read_current()
 {
     atomic { d = durable };
-    atomic { seen = version; was_marked = marked; helped = (marked && d < bound -> bound : 0) };
-#if MUTANT != 12
-    atomic { durable = max(durable, helped); d = max(d, helped) }; /* COMMIT: durable */
-#endif
-    helped = 0
+    atomic { seen = version; was_marked = marked }
 }
 
 /* draft_next, draft_bind, publish */
@@ -187,7 +180,7 @@ inline put_binding(d)
 
 proctype Worker(byte me)
 {
-    byte mine, seen, helped, d, binds;
+    byte mine, seen, d, binds;
     bit was_marked;
 #ifdef IN_ORDER
     me == 0 || ticket[0] != IDLE || (done & 1); /* the second one binds while the first one waits */
@@ -375,7 +368,7 @@ inline roll_back()
     assert(player == 0 || (was_written & BIT(player)));                               /* K2 */
     assert(!(said_refused & BIT(player)));                                            /* K2 */
     assert((said_durable & ~(BIT(player) - 1) & ~BIT(player) & (BIT(bound) - 1)) == 0); /* K1 */
-#ifdef ACKED_VERSION /* the record also says at which version that was bound */
+#if MUTANT != 12 /* the record says at which version that was bound */
     d = max(d, player);
 #endif
     version++; /* COMMIT: rolled back */
@@ -491,7 +484,7 @@ inline take_lead()
 
 proctype Persister(byte me) provided (living(_pid - 1))
 {
-    byte c, d, v, seen, helped, answer, own;
+    byte c, d, v, seen, answer, own;
     byte image_version, image_player, image_bound;
     mtype verdict, result;
     bit image_pending, was_marked, rolled, urgent, held, superseded, lost = true;
