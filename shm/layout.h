@@ -254,7 +254,8 @@ struct thread {
     atomic_u64 owner;
     atomic_u64 lo, hi;     /* written by the thread only                                         */
     atomic_u64 tid;        /* shown to people                                                    */
-    atomic_u64 has_ring;   /* 1 for ever: the ring of this slot is backed by memory              */
+    atomic_u64 has_ring;   /* 1 for ever: the ring of this slot is backed by memory; set by
+                              ring_prepare() once it is, asked by ring_take() before it looks    */
     uint64_t unused[3];
 };
 _Static_assert(sizeof(struct thread) == 64, "threads do not share cache lines");
