@@ -17,7 +17,7 @@ int sesstab_metadata(const sesstab_view *view, const char *key, const void **val
     size_t at;
     if (!key)
         return SESSTAB_NOTFOUND;
-    if (!record_find(view->metadata_, view->metadata_length_, key, &at, &e))
+    if (!record_find(view->metadata_, view->metadata_length_, key, strlen(key), &at, &e))
         return at == view->metadata_length_ ? SESSTAB_NOTFOUND : SESSTAB_CORRUPT;
     *value = e.value;
     if (length)
@@ -44,18 +44,19 @@ int sesstab_metadata_next(const sesstab_view *view, size_t *position, sesstab_pa
 struct metadata_arguments {
     const char *key;
     const void *value;
-    size_t length;
+    size_t key_length, length;
     bool compare;
     uint64_t expected, version;
     int64_t delta, sum;
     char text[24];              /* a sum's digits, until the record is written */
 };
 
-static int check_key(const char *key)
+static int check_key(struct metadata_arguments *a)
 {
-    if (!key || !key[0])
+    if (!a->key || !a->key[0])
         return SESSTAB_INVALID;
-    return strlen(key) > SESSTAB_KEY_MAX ? SESSTAB_TOOBIG : SESSTAB_OK;
+    a->key_length = strlen(a->key);
+    return a->key_length > SESSTAB_KEY_MAX ? SESSTAB_TOOBIG : SESSTAB_OK;
 }
 
 static void drop(struct draft *d, size_t at, const struct entry *e)
@@ -64,9 +65,9 @@ static void drop(struct draft *d, size_t at, const struct entry *e)
     d->drop_length = (uint32_t)e->bytes;
 }
 
-static int find(const struct draft *d, const char *key, size_t *at, struct entry *e)
+static int find(const struct draft *d, const struct metadata_arguments *a, size_t *at, struct entry *e)
 {
-    if (record_find(d->metadata, d->metadata_length, key, at, e))
+    if (record_find(d->metadata, d->metadata_length, a->key, a->key_length, at, e))
         return SESSTAB_OK;
     return *at == d->metadata_length ? SESSTAB_NOTFOUND : SESSTAB_CORRUPT;
 }
@@ -77,7 +78,7 @@ static int edit_set(struct context *c, const struct change *change, struct draft
     struct entry e;
     size_t at;
     (void)c;
-    int found = find(d, a->key, &at, &e);
+    int found = find(d, a, &at, &e);
     if (found == SESSTAB_CORRUPT)
         return found;
     a->version = found == SESSTAB_OK ? e.version : 0;
@@ -86,6 +87,7 @@ static int edit_set(struct context *c, const struct change *change, struct draft
     if (found == SESSTAB_OK)
         drop(d, at, &e);
     d->key = a->key;
+    d->key_length = a->key_length;
     d->value = a->value;
     d->value_length = a->length;
     a->version = change->version;
@@ -94,7 +96,7 @@ static int edit_set(struct context *c, const struct change *change, struct draft
 
 static int set(sesstab *t, uint64_t handle, struct metadata_arguments *a)
 {
-    int result = check_key(a->key);
+    int result = check_key(a);
     if (result)
         return result;
     if (!a->value && a->length)
@@ -128,7 +130,7 @@ static int edit_delete(struct context *c, const struct change *change, struct dr
     struct entry e;
     size_t at;
     (void)c;
-    int found = find(d, a->key, &at, &e);
+    int found = find(d, a, &at, &e);
     if (found != SESSTAB_OK)
         return found;
     drop(d, at, &e);
@@ -139,7 +141,7 @@ static int edit_delete(struct context *c, const struct change *change, struct dr
 int sesstab_delete(sesstab *t, uint64_t handle, const char *key)
 {
     struct metadata_arguments a = { .key = key };
-    int result = check_key(key);
+    int result = check_key(&a);
     return result ? result : session_change(t, handle, edit_delete, &a, NULL);
 }
 
@@ -166,7 +168,7 @@ static int edit_increment(struct context *c, const struct change *change, struct
     struct entry e;
     size_t at;
     int64_t n = 0;
-    if (find(d, a->key, &at, &e) == SESSTAB_OK && !number(&e, &n))
+    if (find(d, a, &at, &e) == SESSTAB_OK && !number(&e, &n))
         return SESSTAB_NOTNUMBER;
     if (__builtin_add_overflow(n, a->delta, &a->sum))
         return SESSTAB_NOTNUMBER;
@@ -178,7 +180,7 @@ static int edit_increment(struct context *c, const struct change *change, struct
 int sesstab_increment(sesstab *t, uint64_t handle, const char *key, int64_t delta, int64_t *sum)
 {
     struct metadata_arguments a = { .key = key, .delta = delta };
-    int result = check_key(key);
+    int result = check_key(&a);
     if (!result)
         result = session_change(t, handle, edit_increment, &a, NULL);
     if (result == SESSTAB_OK && sum)

@@ -11,7 +11,7 @@ uint32_t record_player_hash(const struct shm *shm, const char *player, size_t le
 
 /* ---------------------------------------------------------------- metadata ------------------ */
 
-bool record_entry(const uint8_t *metadata, size_t length, size_t *at, struct entry *e)
+INLINE bool next_entry(const uint8_t *metadata, size_t length, size_t *at, struct entry *e)
 {
     struct metadata m;
     if (*at > length || sizeof m > length - *at)
@@ -31,12 +31,17 @@ bool record_entry(const uint8_t *metadata, size_t length, size_t *at, struct ent
     return true;
 }
 
-bool record_find(const uint8_t *metadata, size_t length, const char *key, size_t *at,
+bool record_entry(const uint8_t *metadata, size_t length, size_t *at, struct entry *e)
+{
+    return next_entry(metadata, length, at, e);
+}
+
+bool record_find(const uint8_t *metadata, size_t length, const char *key, size_t key_length, size_t *at,
                  struct entry *e)
 {
-    size_t n = strlen(key), next = 0;
-    for (*at = 0; record_entry(metadata, length, &next, e); *at = next)
-        if (e->key_length == n && memcmp(e->key, key, n) == 0)
+    size_t next = 0;
+    for (*at = 0; next_entry(metadata, length, &next, e); *at = next)
+        if (e->key_length == key_length && memcmp(e->key, key, key_length) == 0)
             return true;
     return false;
 }
@@ -46,20 +51,31 @@ static size_t entry_size(size_t key_length, size_t value_length)
     return sizeof(struct metadata) + key_length + 1 + value_length + 1;
 }
 
-static uint8_t *put_entry(uint8_t *to, const char *key, const void *value, size_t length,
-                          uint64_t version)
+/* gcc 12 knows that a length is below 256 and inlines `rep movs`, which is slow to start: a metadata
+ * set takes 200 ns with it and 140 without.  So it shall not know. */
+static uint8_t *put_bytes(uint8_t *to, const void *bytes, size_t length)
 {
-    size_t n = strlen(key);
+    __asm__("" : "+r"(length));
+    if (length) /* BYTES may be NULL */
+        memcpy(to, bytes, length);
+    return to + length;
+}
+
+static uint8_t *put_string(uint8_t *to, const char *s, size_t length)
+{
+    to = put_bytes(to, s, length);
+    *to = 0;
+    return to + 1;
+}
+
+static uint8_t *put_entry(uint8_t *to, const char *key, size_t key_length, const void *value,
+                          size_t length, uint64_t version)
+{
     struct metadata m = { .version_low = (uint32_t)version, .version_high = (uint16_t)(version >> 32),
-                          .value_length = (uint16_t)length, .key_length = (uint8_t)n };
+                          .value_length = (uint16_t)length, .key_length = (uint8_t)key_length };
     memcpy(to, &m, sizeof m);
-    to += sizeof m;
-    memcpy(to, key, n + 1);
-    to += n + 1;
-    if (length)
-        memcpy(to, value, length);
-    to[length] = 0;
-    return to + length + 1;
+    to = put_string(to + sizeof m, key, key_length);
+    return put_string(to, value, length);
 }
 
 /* ---------------------------------------------------------------- writing ------------------- */
@@ -70,39 +86,60 @@ static size_t strings_size(const struct block *h)
            ((h->flags & BLOCK_ACKED) ? h->acked_length + 1u + ACKED_VERSION_BYTES : 0);
 }
 
+size_t record_pairs_size(const sesstab_pair *pairs, size_t count)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++)
+        size += entry_size(strlen(pairs[i].key), pairs[i].length);
+    return size;
+}
+
 size_t record_size(const struct draft *d)
 {
     size_t size = sizeof d->head + strings_size(&d->head) + d->metadata_length - d->drop_length;
     if (d->key)
-        size += entry_size(strlen(d->key), d->value_length);
-    for (size_t i = 0; i < d->pair_count; i++)
-        size += entry_size(strlen(d->pairs[i].key), d->pairs[i].length);
-    return size;
+        size += entry_size(d->key_length, d->value_length);
+    return size + (d->pair_count ? d->pairs_size : 0);
 }
 
-static uint8_t *put_string(uint8_t *to, const char *s, size_t length)
+/* The strings lie as a record has them, as those of a record do that keeps them. */
+static bool strings_in_order(const struct draft *d)
 {
-    /* gcc 12 knows that a length is below 256 and inlines `rep movs`, which is slow to start:
-     * a metadata set takes 200 ns with it and 140 without.  So it shall not know. */
-    __asm__("" : "+r"(length));
-    memcpy(to, s, length);
-    to[length] = 0;
-    return to + length + 1;
+    const struct block *h = &d->head;
+    return d->address == d->player + h->player_length + 1 &&
+           d->host == d->address + h->address_length + 1 && d->type == d->host + h->host_length + 1 &&
+           (!(h->flags & BLOCK_ACKED) || (d->acked == d->type + h->type_length + 1 &&
+            memcmp(d->acked + h->acked_length + 1, &d->acked_version, ACKED_VERSION_BYTES) == 0));
 }
 
+static uint8_t *put_strings(uint8_t *to, const struct draft *d)
+{
+    const struct block *h = &d->head;
+    if (strings_in_order(d))
+        return put_bytes(to, d->player, strings_size(h));
+    to = put_string(to, d->player, h->player_length);
+    to = put_string(to, d->address, h->address_length);
+    to = put_string(to, d->host, h->host_length);
+    to = put_string(to, d->type, h->type_length);
+    if (h->flags & BLOCK_ACKED) {
+        to = put_string(to, d->acked, h->acked_length);
+        to = put_bytes(to, &d->acked_version, ACKED_VERSION_BYTES);
+    }
+    return to;
+}
+
+/* An entry that replaces another takes its place. */
 static uint8_t *put_metadata(uint8_t *to, const struct draft *d, uint64_t version)
 {
-    size_t behind = d->drop_at + d->drop_length;
-    if (d->metadata_length) {
-        memcpy(to, d->metadata, d->drop_at);
-        to += d->drop_at;
-        memcpy(to, d->metadata + behind, d->metadata_length - behind);
-        to += d->metadata_length - behind;
-    }
+    size_t before = d->drop_length ? d->drop_at : d->metadata_length, behind = before + d->drop_length;
+    to = put_bytes(to, d->metadata, before);
     if (d->key)
-        to = put_entry(to, d->key, d->value, d->value_length, version);
+        to = put_entry(to, d->key, d->key_length, d->value, d->value_length, version);
+    if (behind < d->metadata_length)
+        to = put_bytes(to, d->metadata + behind, d->metadata_length - behind);
     for (size_t i = 0; i < d->pair_count; i++)
-        to = put_entry(to, d->pairs[i].key, d->pairs[i].value, d->pairs[i].length, version);
+        to = put_entry(to, d->pairs[i].key, strlen(d->pairs[i].key), d->pairs[i].value,
+                       d->pairs[i].length, version);
     return to;
 }
 
@@ -110,16 +147,7 @@ void record_write(const struct draft *d, struct block *b)
 {
     const struct block *h = &d->head;
     memcpy(&b->handle, &h->handle, sizeof *b - offsetof(struct block, handle));
-    uint8_t *to = (uint8_t *)(b + 1);
-    to = put_string(to, d->player, h->player_length);
-    to = put_string(to, d->address, h->address_length);
-    to = put_string(to, d->host, h->host_length);
-    to = put_string(to, d->type, h->type_length);
-    if (h->flags & BLOCK_ACKED) {
-        to = put_string(to, d->acked, h->acked_length);
-        memcpy(to, &d->acked_version, ACKED_VERSION_BYTES);
-        to += ACKED_VERSION_BYTES;
-    }
+    uint8_t *to = put_strings((uint8_t *)(b + 1), d);
     b->metadata_at = (uint16_t)(to - (uint8_t *)b);
     to = put_metadata(to, d, h->version);
     b->size = (uint32_t)(to - (uint8_t *)b);
@@ -129,72 +157,27 @@ void record_write(const struct draft *d, struct block *b)
 
 /* ---------------------------------------------------------------- reading ------------------- */
 
-/* Loaded once: who scribbles on the record can't come between a check and what relies on it. */
-#define once(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
-
-/* Out of line, so that the usual way needs no registers saved. */
-__attribute__((noinline)) static bool block_holds(struct shm *shm, const struct block *b, size_t size)
-{
-    block_ref r = { (uint32_t)((uint64_t)((const uint8_t *)b - shm->heap) / BLOCK_UNIT) };
-    return size <= block_bytes(shm, r);
-}
-
-/*
- * Points V at the parts of the record B, whose fixed part is H: itself, or a copy.  False: they are
- * not in order, or not within B's block.  (The smallest block needs no look at its chunk's class.)
- */
-static inline bool view_parts(struct shm *shm, const struct block *h, const struct block *b,
-                              sesstab_view *v)
-{
-    const char *record = (const char *)b, *end;
-    uint32_t size = once(h->size);
-    v->state = once(h->state);
-    v->player_length = once(h->player_length);
-    v->player = (const char *)(b + 1);
-    v->address = v->player + v->player_length + 1;
-    v->host = v->address + once(h->address_length) + 1;
-    v->type = v->host + once(h->host_length) + 1;
-    end = v->type + once(h->type_length) + 1;
-    if (once(h->flags) & BLOCK_ACKED)
-        end += once(h->acked_length) + 1 + ACKED_VERSION_BYTES;
-    v->metadata_ = end;
-    v->metadata_length_ = size - (uint32_t)(end - record);
-    if (unlikely(end != record + h->metadata_at || v->metadata_length_ > size ||
-                 v->state >= SESSTAB_STATE_COUNT))
-        return false;
-    return likely(size <= BLOCK_UNIT) || block_holds(shm, b, size);
-}
-
 bool record_draft(struct shm *shm, const struct block *b, uint64_t handle, struct draft *d)
 {
     sesstab_view v;
-    memset(d, 0, sizeof *d);
     memcpy(&d->head.handle, &b->handle, sizeof *b - offsetof(struct block, handle));
-    if (d->head.handle != handle || !view_parts(shm, &d->head, b, &v))
+    memcpy(&v, &d->head.handle, VIEW_FIXED);
+    if (d->head.handle != handle || !record_parts(shm, &d->head, b, &v))
         return false;
     d->player = v.player;
     d->address = v.address;
     d->host = v.host;
     d->type = v.type;
     d->acked = v.type + d->head.type_length + 1;
+    d->acked_version = 0;
     if (d->head.flags & BLOCK_ACKED)
         memcpy(&d->acked_version, d->acked + d->head.acked_length + 1, ACKED_VERSION_BYTES);
     d->metadata = v.metadata_;
     d->metadata_length = v.metadata_length_;
+    d->drop_at = d->drop_length = 0;
+    d->key = NULL;
+    d->pair_count = 0;
     return record_terminated(&v);
-}
-
-bool record_view(struct shm *shm, const struct block *b, uint64_t handle, sesstab_view *v)
-{
-    if (unlikely(b->handle != handle))
-        return false;
-    v->handle = handle;
-    v->generation = b->generation;
-    v->version = b->version;
-    v->connected_at = b->connected_at;
-    v->owner = b->owner;
-    v->metadata_count = b->metadata_count;
-    return view_parts(shm, b, b, v);
 }
 
 bool record_terminated(const sesstab_view *v)

@@ -24,10 +24,14 @@ struct draft {
     uint32_t drop_at, drop_length; /* ... but for these bytes of it                                */
     const char *key;            /* one entry to add; NULL: none                                    */
     const void *value;
-    size_t value_length;
-    const sesstab_pair *pairs;  /* entries of a new session                                        */
+    size_t key_length, value_length;
     size_t pair_count;
+    const sesstab_pair *pairs;  /* entries of a new session                                        */
+    size_t pairs_size;          /* record_pairs_size() of them                                      */
 };
+
+/* Bytes that so many entries take. */
+size_t record_pairs_size(const sesstab_pair *pairs, size_t count);
 
 /* Bytes that the draft's record takes; may exceed SESSTAB_RECORD_MAX. */
 size_t record_size(const struct draft *d);
@@ -38,17 +42,61 @@ void record_write(const struct draft *d, struct block *block);
 /* A draft of the very record B, to be edited.  False: B is damaged, or not the record of HANDLE. */
 bool record_draft(struct shm *shm, const struct block *b, uint64_t handle, struct draft *d);
 
+/* Loaded once: who scribbles on the record can't come between a check and what relies on it. */
+#define once(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+
 /*
- * Fills the parts of VIEW that B holds.  False: B is damaged, or not the record of HANDLE.  Reads the
+ * Points V at the parts of the record B, whose fixed part is H: itself, or a copy.  False: they are
+ * not in order, or not within B's block.  (The smallest block needs no look at its chunk's class.)
+ */
+INLINE bool record_parts(struct shm *shm, const struct block *h, const struct block *b, sesstab_view *v)
+{
+    v->player = (const char *)(b + 1);
+    v->address = v->player + v->player_length + 1;
+    v->host = v->address + once(h->address_length) + 1;
+    v->type = v->host + once(h->host_length) + 1;
+    const char *end = v->type + once(h->type_length) + 1;
+    if (unlikely(once(h->flags) & BLOCK_ACKED))
+        end += once(h->acked_length) + 1 + ACKED_VERSION_BYTES;
+    uint32_t size = once(h->size), at = once(h->metadata_at);
+    v->metadata_ = end;
+    v->metadata_length_ = size - at;
+    if (unlikely(end != (const char *)b + at || size < at || v->state >= SESSTAB_STATE_COUNT))
+        return false;
+    if (likely(size <= BLOCK_UNIT))
+        return true;
+    block_ref r = { (uint32_t)((uint64_t)((const uint8_t *)b - shm->heap) / BLOCK_UNIT) };
+    return size <= block_bytes_known(shm, r);
+}
+
+/* A record and a view have these in common, in the same order. */
+enum { VIEW_FIXED = offsetof(sesstab_view, last_seen) };
+_Static_assert(VIEW_FIXED == offsetof(struct block, address_length) - offsetof(struct block, handle) &&
+               offsetof(sesstab_view, version) == offsetof(struct block, version) - 16 &&
+               offsetof(sesstab_view, owner) == offsetof(struct block, owner) - 16 &&
+               offsetof(sesstab_view, state) == offsetof(struct block, state) - 16,
+               "what a view copies stands in a record as in a view");
+
+/*
+ * Fills the parts of V that B holds.  False: B is damaged, or not the record of HANDLE.  Reads the
  * fixed part only: two cache lines that lie side by side.
  */
-bool record_view(struct shm *shm, const struct block *b, uint64_t handle, sesstab_view *view);
+INLINE bool record_view(struct shm *shm, const struct block *b, uint64_t handle, sesstab_view *v)
+{
+    memcpy(v, &b->handle, VIEW_FIXED);
+    return likely(v->handle == handle) && record_parts(shm, b, b, v);
+}
+
+/* The flags of CURRENT, and in the bits above whatever makes it another's than VERSION's word. */
+INLINE uint32_t current_differs(uint64_t current, uint64_t version)
+{
+    return (uint32_t)current ^ (uint32_t)CURRENT_WORD((block_ref){ 0 }, version, 0);
+}
 
 /* CURRENT names VERSION: its low bits. */
 static inline bool current_is_of(uint64_t current, uint64_t version)
 {
-    const unsigned flags = 32 - CURRENT_VERSION_BITS;
-    return ((uint32_t)current ^ (uint32_t)version << flags) < 1u << flags;
+    return current_differs(current, version) < 1u << (32 - CURRENT_VERSION_BITS);
 }
 
 /* B is the very record that CURRENT, which led to it, means; a tombstone's version is one more. */
@@ -76,7 +124,7 @@ struct entry {
 bool record_entry(const uint8_t *metadata, size_t length, size_t *at, struct entry *entry);
 
 /* Finds KEY; *AT is where its entry starts, or, without one, where the entries end: see above. */
-bool record_find(const uint8_t *metadata, size_t length, const char *key, size_t *at,
+bool record_find(const uint8_t *metadata, size_t length, const char *key, size_t key_length, size_t *at,
                  struct entry *entry);
 
 /* The last_seen that counts: the slot's word is a hint that can lag, never lead. */

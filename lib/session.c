@@ -61,17 +61,104 @@ int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_vie
     return SESSTAB_OK;
 }
 
+static __attribute__((noinline)) int find_further(struct context *c, uint64_t handle, sesstab_view *v)
+{
+    struct slot *s = index_lookup_further(c, handle);
+    if (!s)
+        return SESSTAB_NOTFOUND;
+    return likely(session_view_usual(c, c->shm, s, handle, v)) ? SESSTAB_OK : session_view(c, s, handle, v);
+}
+
+/* What is not as usual is left to find_further(), from the beginning. */
+INLINE int find(struct context *c, struct shm *shm, uint64_t handle, sesstab_view *v)
+{
+    struct slot *s;
+    if (likely(index_lookup_first(c, shm, handle, &s) && session_view_usual(c, shm, s, handle, v)))
+        return SESSTAB_OK;
+    return find_further(c, handle, v);
+}
+
+static __attribute__((noinline)) int outside_section(sesstab *t)
+{
+    int result = SESSTAB_INVALID;
+    context_for(t, &result);
+    return result;
+}
+
 int sesstab_find(sesstab *t, uint64_t handle, sesstab_view *view)
 {
-    int result = SESSTAB_NOTFOUND;
-    struct context *c = context_for(t, &result);
-    if (unlikely(!c))
-        return result;
-    if (unlikely(!c->depth))
-        return SESSTAB_INVALID;
-    struct slot *s = index_lookup(c, handle);
-    return s ? session_view(c, s, handle, view) : SESSTAB_NOTFOUND;
+    struct context *c = context_known(&t->shm);
+    if (unlikely(!c || !c->depth))
+        return outside_section(t);
+    return find(c, &t->shm, handle, view);
 }
+
+/* ---------------------------------------------------------------- reading many -------------- */
+
+/* So many are on their way from memory at once; a bucket's further nodes are followed so far. */
+enum { GROUP = 32, HOPS = 3 };
+
+/* The slot that WORD leads to, asked for; NULL: none, or nothing to prepare for. */
+static struct slot *prefetch_slot(struct shm *shm, uint64_t word)
+{
+    struct slot *s;
+    if (word == 0 || (word & (LINK_HEAD | LINK_CLAIMED)) || !slot_known(shm, (slot_ref){ LINK_REF(word) }, &s))
+        return NULL;
+    __builtin_prefetch(s);
+    return s;
+}
+
+static void prefetch_record(struct shm *shm, struct slot *s)
+{
+    struct block *b;
+    block_known(shm, CURRENT_BLOCK(load_relaxed(&s->current)), &b);
+    __builtin_prefetch(b);
+    __builtin_prefetch(&b->born_version);
+}
+
+/*
+ * Asks for the cache lines of a group in the order in which a lookup needs them, each time for all.
+ * What is read here only says where to look next: find() checks it.
+ */
+static void prefetch_group(struct shm *shm, const uint64_t *handles, size_t count)
+{
+    atomic_u64 *heads[GROUP];
+    struct slot *slots[GROUP];
+    uint64_t mask = index_mask(shm, INDEX_HANDLES);
+    for (size_t i = 0; i < count; i++) {
+        heads[i] = &shm->handles[hash_of_handle(shm, handles[i]) & mask];
+        __builtin_prefetch(heads[i]);
+    }
+    for (size_t i = 0; i < count; i++)
+        slots[i] = prefetch_slot(shm, load_relaxed(heads[i]));
+    for (unsigned hop = 0; hop < HOPS; hop++)
+        for (size_t i = 0; i < count; i++) {
+            struct slot *s = slots[i];
+            if (!s)
+                continue;
+            bool there = load_relaxed(&s->node.key) == handles[i];
+            if (there)
+                prefetch_record(shm, s);
+            slots[i] = there ? NULL : prefetch_slot(shm, load_relaxed(&s->node.next));
+        }
+}
+
+size_t sesstab_find_many(sesstab *t, const uint64_t *handles, size_t count, sesstab_view *views,
+                         int *results)
+{
+    struct context *c = context_known(&t->shm);
+    int outside = unlikely(!c || !c->depth) ? outside_section(t) : SESSTAB_OK;
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i % GROUP == 0 && !outside)
+            prefetch_group(&t->shm, handles + i, count - i < GROUP ? count - i : GROUP);
+        results[i] = outside ? outside : find(c, &t->shm, handles[i], &views[i]);
+        found += results[i] == SESSTAB_OK;
+    }
+    return found;
+}
+
+/* ---------------------------------------------------------------- copying ------------------- */
 
 static const char *moved(const char *p, const char *from, const char *to)
 {
@@ -97,16 +184,15 @@ static int copy_out(sesstab_view *v, char *buffer, size_t *size)
 
 int sesstab_get(sesstab *t, uint64_t handle, sesstab_view *view, void *buffer, size_t *size)
 {
-    int result = sesstab_read_begin(t);
-    if (result)
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (unlikely(!c))
         return result;
-    sesstab_view v;
-    result = sesstab_find(t, handle, &v);
+    rcu_enter(c);
+    result = find(c, &t->shm, handle, view);
     if (result == SESSTAB_OK)
-        result = copy_out(&v, buffer, size);
-    if (result == SESSTAB_OK)
-        *view = v;
-    sesstab_read_end(t);
+        result = copy_out(view, buffer, size);
+    rcu_exit(c);
     return result;
 }
 
@@ -244,7 +330,7 @@ static int check_pairs(const sesstab_pair *pairs, size_t count)
         if (strlen(pairs[i].key) > SESSTAB_KEY_MAX || pairs[i].length > SESSTAB_RECORD_MAX)
             return SESSTAB_TOOBIG;
         for (size_t k = 0; k < i; k++)
-            if (strcmp(pairs[i].key, pairs[k].key) == 0)
+            if (pairs[i].key[0] == pairs[k].key[0] && strcmp(pairs[i].key, pairs[k].key) == 0)
                 return SESSTAB_INVALID;
     }
     return SESSTAB_OK;
@@ -383,7 +469,10 @@ static int draft_of_info(struct context *c, const sesstab_info *info, struct dra
     if (d->pair_count > SESSTAB_RECORD_MAX)
         return SESSTAB_TOOBIG;
     int result = check_pairs(d->pairs, d->pair_count);
-    if (!result && record_size(d) > SESSTAB_RECORD_MAX)
+    if (result)
+        return result;
+    d->pairs_size = record_pairs_size(d->pairs, d->pair_count);
+    if (record_size(d) > SESSTAB_RECORD_MAX)
         result = SESSTAB_TOOBIG;
     h->connected_at = info->connected_at ? info->connected_at : shm_now();
     h->owner = c->worker;

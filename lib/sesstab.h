@@ -33,7 +33,7 @@
  *   Death      Any process may be killed at any instruction; the others go on.
  *   Blocking   Only sesstab_bind(), sesstab_unbind(), sesstab_wait_ready() and sesstab_open() ever
  *              wait, each of the first three no longer than the time it is given.  A call that
- *              finds no free memory may extend the segment by one step (two system calls), and one
+ *              finds no free memory may extend the segment by one step (64 KiB, some 40 µs), and one
  *              that can't may look for what the dead left, some milliseconds, before it fails.
  *   Results    0 (SESSTAB_OK) is success; every other value is listed under sesstab_error, and
  *              nothing has changed unless the function says otherwise.
@@ -118,9 +118,9 @@ typedef enum sesstab_error {
 SESSTAB_API const char *sesstab_strerror(int error);
 
 /*
- * What exactly went wrong in this thread's last sesstab_open(), sesstab_attach() or sesstab_unlink()
- * that failed: one sentence that names the object, what was found and what to do.  Valid until this
- * thread's next such call; never NULL.
+ * What exactly went wrong in this thread's last sesstab_open(), sesstab_attach(), sesstab_unlink() or
+ * sesstab_huge_page() that failed: one sentence that names the object, what was found and what to do.
+ * Valid until this thread's next such call; never NULL.
  */
 SESSTAB_API const char *sesstab_error_detail(void);
 
@@ -140,7 +140,7 @@ typedef struct sesstab_options {
     uint32_t owner;         /* a user id that may own the segment, besides root and the caller    */
     int64_t group;          /* when created: the segment's group id; 0: the process's own         */
     sesstab_mode mode;      /* when created                                                       */
-    uint64_t max_bytes;     /* when created: the sessions' memory never grows beyond, from 2 MiB to
+    uint64_t max_bytes;     /* when created: the sessions' memory never grows beyond, 128 KiB to
                                64 GiB; 0: 16 GiB.  Only address space is taken; memory is, as it
                                is needed                                                          */
     /* For tests: small capacities and counters that are about to overflow. */
@@ -177,7 +177,9 @@ SESSTAB_API void sesstab_close(sesstab *table);
 
 /*
  * Removes the table's name.  Processes that have it open keep using it, but nobody can open it again,
- * forked children can't become workers, and deaths can't be proved any more.
+ * forked children can't become workers, and deaths can't be proved any more.  Nobody does this for you,
+ * neither the last to leave nor the persister: a table waits for its processes to come back, and its
+ * memory is the system's again when the name is removed and the last process has left.
  * OK · INVALID · NOTFOUND · PERMISSION · SYSTEM.
  */
 SESSTAB_API int sesstab_unlink(const char *name);
@@ -197,6 +199,25 @@ SESSTAB_API int sesstab_attach(sesstab *table);
  */
 SESSTAB_API bool sesstab_ready(sesstab *table);
 SESSTAB_API int sesstab_wait_ready(sesstab *table, int timeout_ms);
+
+/*
+ * Puts the next 2 MiB of the memory that the table uses on one huge page, for all its processes:
+ * random access to a large table costs half as much then (docs/performance.md).  *POSITION is 0 at
+ * first; call it again and again until NOTFOUND, after filling the table and when it has grown:
+ *
+ *     uint64_t position = 0;
+ *     int result;
+ *     do
+ *         result = sesstab_huge_page(t, &position);
+ *     while (result == SESSTAB_OK || result == SESSTAB_NOMEMORY);
+ *
+ * A call takes some milliseconds (little where it was done before), and whoever touches these 2 MiB
+ * meanwhile waits for it: not for a thread that serves clients.  The table takes no more memory than
+ * before.  `persister --huge-pages` does all that.
+ * OK · NOTFOUND (no more) · NOMEMORY (no huge page is free; go on, and try again another time) ·
+ * UNSUPPORTED (not with this kernel, see sesstab_error_detail()).
+ */
+SESSTAB_API int sesstab_huge_page(sesstab *table, uint64_t *position);
 
 /* Now, in milliseconds since the Unix epoch (a few milliseconds coarse; no system call). */
 SESSTAB_API uint64_t sesstab_now(void);
@@ -242,15 +263,16 @@ typedef struct sesstab_view {
     uint64_t generation;   /* differs between two sessions that had the same handle            */
     uint64_t version;      /* counts this session's published changes                          */
     uint64_t connected_at; /* ms                                                               */
+    uint32_t owner;        /* a worker, see sesstab_owner_alive(); 0: none                     */
+    uint16_t metadata_count;
+    uint8_t player_length;
+    uint8_t state;         /* sesstab_state                                                    */
     uint64_t last_seen;    /* ms, at least connected_at                                        */
     const char *player;    /* "" when bound to nobody                                          */
     const char *address, *host, *type;
-    uint32_t owner;        /* a worker, see sesstab_owner_alive(); 0: none                     */
-    uint16_t player_length, metadata_count;
-    uint8_t state;         /* sesstab_state                                                    */
-    bool pending;          /* the binding still waits for Redis                                */
     const void *metadata_;        /* private */
     uint32_t metadata_length_;    /* private */
+    bool pending;          /* the binding still waits for Redis                                */
 } sesstab_view;
 
 /*
@@ -274,14 +296,23 @@ SESSTAB_API void sesstab_read_end(sesstab *table);
 /*
  * Finds a session, without copying; inside a read section only.  The fixed part of the record is
  * checked; that its strings end where they should is not (they end somewhere within or right behind the
- * segment): sesstab_get() looks at that too.  OK · NOTFOUND · CORRUPT.
+ * segment): sesstab_get() looks at that too.  OK · NOTFOUND · CORRUPT, and *VIEW means nothing then.
  */
 SESSTAB_API int sesstab_find(sesstab *table, uint64_t handle, sesstab_view *view);
 
 /*
+ * Finds COUNT sessions, in one read section: RESULTS[i] is what sesstab_find() would answer for
+ * HANDLES[i], and VIEWS[i], if it is OK, the session.  Returns how many are OK (none outside of a read
+ * section).  The memory of many is asked for at once, so that in a table that is larger than the
+ * processor's cache one of a hundred costs a fraction of what it costs alone.
+ */
+SESSTAB_API size_t sesstab_find_many(sesstab *table, const uint64_t *handles, size_t count,
+                                     sesstab_view *views, int *results);
+
+/*
  * Copies a session.  *VIEW then points into BUFFER, needs no read section and stays the caller's.
  * *SIZE is the buffer's size; it becomes the size needed (at most SESSTAB_RECORD_MAX).
- * OK · NOTFOUND · TOOBIG (the buffer is too small) · CORRUPT.
+ * OK · NOTFOUND · TOOBIG (the buffer is too small) · CORRUPT, and *VIEW means nothing then.
  */
 SESSTAB_API int sesstab_get(sesstab *table, uint64_t handle, sesstab_view *view, void *buffer,
                             size_t *size);

@@ -10,8 +10,9 @@
 #include <sys/mman.h>
 
 /* The background sweep: a whole round starts this often, and no more chunks are looked at per
- * millisecond, so that a large idle table costs next to nothing. */
-enum { SWEEP_PERIOD_MS = 10000, SWEEP_RETRY_MS = 1000, SWEEP_MS_PER_CHUNK = 20, SWEEP_CHUNKS_PER_TAKE = 8 };
+ * second, so that a large idle table costs next to nothing. */
+enum { SWEEP_PERIOD_MS = 10000, SWEEP_RETRY_MS = 1000,
+       SWEEP_CHUNKS_PER_S = (50 << 20) / CHUNK_BYTES, SWEEP_CHUNKS_PER_TAKE = (8 << 20) / CHUNK_BYTES };
 
 struct sweep {
     bool running, thorough;  /* thorough: somebody died; as fast as it goes, and hints are set anew */
@@ -141,7 +142,7 @@ static uint64_t sweep_allowed(const struct store *s)
     int64_t now = monotonic_ms();
     if (s->sweep.running)
         return s->sweep.thorough ? UINT64_MAX
-                                 : (uint64_t)(now - s->sweep.started) / SWEEP_MS_PER_CHUNK + 1;
+                                 : (uint64_t)(now - s->sweep.started) * SWEEP_CHUNKS_PER_S / 1000 + 1;
     return now >= s->sweep.next;
 }
 
@@ -156,6 +157,11 @@ static bool other_work(const struct store *s)
 bool store_busy(const struct store *s)
 {
     return urgent_work(s) || other_work(s);
+}
+
+bool store_overflowed(const struct store *s)
+{
+    return load_relaxed(&s->table->shm.header->overflow);
 }
 
 bool store_sleep(struct store *s, bool deep, int timeout_ms)
@@ -218,12 +224,19 @@ static enum ticket_state judge_ticket(struct store *s, struct context *c, const 
     return judge(load_relaxed(&k->version), b, same_store ? DURABLE_VERSION(word) : 0);
 }
 
+/* Words of a bitmap by thread, as far as there ever was one; it only rises. */
+static unsigned thread_words(const struct store *s)
+{
+    uint64_t high = load_acquire(&s->table->shm.header->thread_high);
+    return high > THREADS ? THREADS / 64 : high ? (unsigned)(high + 63) / 64 : 1;
+}
+
 typedef void ticket_fn(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context);
 
 /* Calls FUNCTION for every ticket that waits, in turn from s->next_ticket; forgets the others. */
 static void each_waiting(struct store *s, ticket_fn *function, void *context)
 {
-    const unsigned words = THREADS / 64, first = s->next_ticket / 64;
+    const unsigned words = thread_words(s), first = s->next_ticket / 64 % words;
     const uint64_t from = UINT64_MAX << s->next_ticket % 64;
     for (unsigned n = 0; n <= words; n++) {
         unsigned i = (first + n) % words;
@@ -408,6 +421,7 @@ static const struct block *examine(struct store *s, struct context *c, struct sl
     image->state = (sesstab_state)b->state;
     image->replace = durable < b->shrunk_version || durable < b->born_version || durable > b->version;
     image->member = durable < b->born_version || durable > b->version;
+    image->base = image->replace ? 0 : durable;
     image->kind = tomb ? STORE_DELETE
                   : durable != b->version ? STORE_PUT
                   : image->last_seen > load_relaxed(&slot->durable_seen) ? STORE_TOUCH
@@ -904,7 +918,8 @@ static int draft_of_record(struct context *c, const struct store_record *r, stru
 {
     struct block *h = &d->head;
     *d = (struct draft){ .player = r->player, .address = r->address, .host = r->host, .type = r->type,
-                         .pairs = r->metadata, .pair_count = r->metadata_count };
+                         .pairs = r->metadata, .pair_count = r->metadata_count,
+                         .pairs_size = record_pairs_size(r->metadata, r->metadata_count) };
     if (!text_fits(&d->player, SESSTAB_PLAYER_MAX, &h->player_length) ||
         !text_fits(&d->address, SESSTAB_ADDRESS_MAX, &h->address_length) ||
         !text_fits(&d->host, SESSTAB_HOST_MAX, &h->host_length) ||

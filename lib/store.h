@@ -43,6 +43,8 @@ struct store_image {
     bool replace;         /* PUT: delete both keys first; Redis may hold another generation or
                              metadata keys that are gone.  Without it HSET alone is enough          */
     bool member;          /* PUT: add the handle to the active set                                  */
+    uint64_t base;        /* PUT: the version of this very session that Redis has; 0: none that
+                             would do without `replace`                                             */
     uint64_t handle, generation, version, last_seen;
     uint64_t bound_version; /* the binding in it was made at this version                           */
     bool pending;         /* PUT: its binding is not durable yet                                    */
@@ -80,6 +82,9 @@ bool store_sleep(struct store *store, bool deep, int timeout_ms);
  * store, and every few seconds).
  */
 size_t store_take(struct store *store, struct store_image *images, size_t max, bool urgent_only);
+
+/* True when a ring was full: more has gathered than is worth waiting for. */
+bool store_overflowed(const struct store *store);
 
 /* True when store_take() would find more at once (a ring, a bitmap scan or a sweep is not done). */
 bool store_busy(const struct store *store);

@@ -3,6 +3,7 @@
  */
 #include "table.h"
 
+#include "shm/huge.h"
 #include "shm/wait.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@ static int bad_option(const sesstab_options *o)
                         (unsigned)o->ring_entries, RING_ENTRIES_MAX);
     if (o->max_bytes && (o->max_bytes < 2 * CHUNK_BYTES ||
                          o->max_bytes > (uint64_t)CHUNKS_MAX * CHUNK_BYTES))
-        return shm_fail(EINVAL, "options.max_bytes is not between 2 MiB and 64 GiB");
+        return shm_fail(EINVAL, "options.max_bytes is not between 128 KiB and 64 GiB");
     if (o->first_version > VERSION_MAX / 2)
         return shm_fail(EINVAL, "options.first_version is above 2^47");
     return 0;
@@ -152,6 +153,14 @@ uint64_t sesstab_now(void)
     return shm_now();
 }
 
+/* ---------------------------------------------------------------- memory -------------------- */
+
+int sesstab_huge_page(sesstab *t, uint64_t *position)
+{
+    int error = huge_next(&t->shm, position);
+    return error && error != ENOENT && error != ENOTSUP ? SESSTAB_NOMEMORY : error_of(error);
+}
+
 /* ---------------------------------------------------------------- workers ------------------- */
 
 uint32_t sesstab_self(sesstab *t)
@@ -168,19 +177,28 @@ bool sesstab_owner_alive(sesstab *t, uint32_t owner)
 
 /* ---------------------------------------------------------------- sections ------------------ */
 
-int sesstab_read_begin(sesstab *t)
+/* This thread's, or this process's, first. */
+static __attribute__((noinline)) int begin_attached(sesstab *t)
 {
     int result = SESSTAB_OK;
     struct context *c = context_for(t, &result);
-    if (likely(c))
+    if (c)
         rcu_enter(c);
     return result;
 }
 
+int sesstab_read_begin(sesstab *t)
+{
+    struct context *c = context_known(&t->shm);
+    if (unlikely(!c))
+        return begin_attached(t);
+    rcu_enter(c);
+    return SESSTAB_OK;
+}
+
 void sesstab_read_end(sesstab *t)
 {
-    int result;
-    struct context *c = context_for(t, &result);
-    if (likely(c && c->depth)) /* 0: begun in the parent, before a fork */
+    struct context *c = context_known(&t->shm);
+    if (likely(c && c->depth)) /* else it was begun in the parent, before a fork */
         rcu_exit(c);
 }

@@ -81,6 +81,24 @@ bool slot_hold(struct context *c, slot_ref r);
 /* The view of a live session; NOTFOUND for a tombstone or a dead one. */
 int session_view(struct context *c, struct slot *s, uint64_t handle, sesstab_view *view);
 
+/*
+ * The usual session_view(), without a call: a live session whose record the section holds already.
+ * False: ask session_view().  (Without a record `current` leads to where no block is, and which is of
+ * no handle.  A tombstone's flag makes it another version.)
+ */
+INLINE bool session_view_usual(struct context *c, struct shm *shm, struct slot *s, uint64_t handle,
+                               sesstab_view *v)
+{
+    struct block *b;
+    uint64_t durable = load_acquire(&s->durable), current = load_acquire(&s->current);
+    if (unlikely(!block_known(shm, CURRENT_BLOCK(current), &b) || load_acquire(&b->birth) > c->hi))
+        return false; /* E5 */
+    v->pending = record_pending(shm, durable, b);
+    v->last_seen = record_last_seen(s, b);
+    return record_view(shm, b, handle, v) &&
+           (current_differs(current, v->version) & ~(CURRENT_STORED | CURRENT_ACKED)) == 0;
+}
+
 /* ---------------------------------------------------------------- changing ------------------ */
 
 struct change {

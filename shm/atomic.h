@@ -53,4 +53,7 @@ static inline void raise_to(atomic_u64 *p, uint64_t v)
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/* For the few functions that the read path is made of: no call, no register saved. */
+#define INLINE static inline __attribute__((always_inline))
+
 #endif

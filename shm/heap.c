@@ -40,13 +40,7 @@ bool hint_ref_valid(struct shm *shm, hint_ref r)
 
 uint32_t block_bytes(struct shm *shm, block_ref r)
 {
-    unsigned class = class_at(shm, (uint64_t)r.at * BLOCK_UNIT);
-    if (class == CHUNK_SESSIONS)
-        return r.at % (PAGE_BYTES / BLOCK_UNIT) >= 3 ? BLOCK_UNIT : 0;
-    if (class < CHUNK_512)
-        return 0;
-    uint32_t bytes = class_bytes(class);
-    return r.at % (bytes / BLOCK_UNIT) == 0 ? bytes : 0;
+    return heap_holds(shm, (uint64_t)r.at * BLOCK_UNIT, 1) ? block_bytes_known(shm, r) : 0;
 }
 
 bool block_ref_valid(struct shm *shm, block_ref r)
@@ -57,37 +51,50 @@ bool block_ref_valid(struct shm *shm, block_ref r)
 /* ---------------------------------------------------------------- growing ------------------- */
 
 /*
- * Commits what SLOTS slots need of an index's bucket heads: twice as many heads as slots, so that
- * the next doubling finds its memory in place.  Growth adds a chunk at a time, so each step is small.
+ * Bucket heads that SLOTS slots get: for the index by handle the largest power of two that is not above
+ * 17/8 of them, so that three sessions of four are the first of their bucket; half of that for the index
+ * by player.  What is committed for each slot is what such a power of two never exceeds, so that the
+ * heads are in place whenever an index doubles, and each chunk commits a small piece.
  */
-static int commit_index(struct shm *shm, uint64_t at, uint64_t max, uint64_t from, uint64_t slots)
-{
-    uint64_t first = 2 * from * 8, last = 2 * slots * 8;
-    if (last > max * 8)
-        last = max * 8;
-    return first < last ? segment_commit(shm, at + first, last - first) : 0;
-}
+static uint64_t handle_heads(uint64_t slots) { return slots * 17 / 8; }
+static uint64_t player_heads(uint64_t slots) { return slots; }
 
-/* The smallest power of two that is not below SLOTS. */
-static uint64_t buckets_for(uint64_t slots)
+static uint64_t buckets_for(uint64_t heads, uint64_t room)
 {
     uint64_t b = INDEX_BUCKETS_MIN;
-    while (b < slots)
+    while (b < room && b * 2 <= heads)
         b *= 2;
     return b;
 }
 
-/* One bucket per slot that there is room for.  Counted anew each time, a chunk being rare and large:
- * a sum kept beside the chunks would stay wrong when its adder is killed. */
+/*
+ * Slots in the first CHUNKS chunks.  A chunk keeps its class, so that each process counts on from where
+ * it was, {chunks 32, of sessions 32}; a sum in the segment would stay wrong when its adder is killed.
+ */
+static uint64_t slots_in(struct shm *shm, uint64_t chunks)
+{
+    uint64_t counted = load_relaxed(&shm->counted), i = counted >> 32, n = (uint32_t)counted;
+    if (i > chunks)
+        i = n = 0;
+    for (; i < chunks; i++)
+        n += load_acquire(&shm->chunks[i].class) == CHUNK_SESSIONS;
+    raise_to(&shm->counted, chunks << 32 | n);
+    return n * CHUNK_SLOTS;
+}
+
+struct heap_heads heap_heads(struct shm *shm)
+{
+    uint64_t slots = slots_in(shm, heap_chunks(shm));
+    uint64_t handles = handle_heads(slots), players = player_heads(slots);
+    return (struct heap_heads){ handles < shm->at.handles_max ? handles : shm->at.handles_max,
+                                players < shm->at.players_max ? players : shm->at.players_max };
+}
+
 static void grow_indexes(struct shm *shm)
 {
-    uint64_t slots = 0, chunks = heap_chunks(shm);
-    for (uint64_t i = 0; i < chunks; i++)
-        if (load_relaxed(&shm->chunks[i].class) == CHUNK_SESSIONS)
-            slots += CHUNK_PAGES * PAGE_SLOTS;
-    uint64_t b = buckets_for(slots);
-    raise_to(&shm->header->handles.buckets, b);
-    raise_to(&shm->header->players.buckets, b > INDEX_BUCKETS_MIN ? b / 2 : b);
+    struct heap_heads heads = heap_heads(shm);
+    raise_to(&shm->header->handles.buckets, buckets_for(heads.handles, shm->at.handles_max));
+    raise_to(&shm->header->players.buckets, buckets_for(heads.players, shm->at.players_max));
 }
 
 /* Chunk INDEX has its class: count it.  Anybody may do this, any number of times. */
@@ -97,30 +104,39 @@ static void count_chunk(struct shm *shm, unsigned index)
     grow_indexes(shm);                                    /* killed before it: the next growth's */
 }
 
-static int commit_chunk(struct shm *shm, unsigned index)
+static int commit_heads(struct shm *shm, uint64_t at, uint64_t room, uint64_t from, uint64_t to)
 {
-    uint64_t each = CHUNK_PAGES * PAGE_SLOTS, before = index * each;
-    int error = segment_commit(shm, shm->at.chunks + index * sizeof(struct chunk),
-                               sizeof(struct chunk));
+    if (to > room)
+        to = room;
+    return from < to ? segment_commit(shm, at + from * 8, (to - from) * 8) : 0;
+}
+
+/* What chunk INDEX needs if it becomes one of CLASS.  (All before it have their class.) */
+static int commit_chunk(struct shm *shm, unsigned index, unsigned class)
+{
+    const struct layout *at = &shm->at;
+    uint64_t from = slots_in(shm, index);
+    uint64_t to = from + (class == CHUNK_SESSIONS ? CHUNK_SLOTS : 0);
+    int error = segment_commit(shm, at->chunks + index * sizeof(struct chunk), sizeof(struct chunk));
     if (!error)
-        error = commit_index(shm, shm->at.handles, shm->at.handles_max, before, before + each);
+        error = commit_heads(shm, at->handles, at->handles_max, handle_heads(from), handle_heads(to));
     if (!error)
-        error = commit_index(shm, shm->at.players, shm->at.players_max, before / 2,
-                             (before + each) / 2);
+        error = commit_heads(shm, at->players, at->players_max, player_heads(from), player_heads(to));
     if (!error)
-        error = segment_commit(shm, shm->at.heap + (uint64_t)index * CHUNK_BYTES, CHUNK_BYTES);
+        error = segment_commit(shm, at->heap + (uint64_t)index * CHUNK_BYTES, CHUNK_BYTES);
     return error;
 }
 
-static void hint_new_chunk(struct chunk *k, unsigned index, unsigned class)
+/* Before it is counted, so that nobody looks into it and finds no bit.  Done again, or late, it costs
+ * a look at pages that are full. */
+static void hint_new_chunk(struct shm *shm, unsigned index)
 {
-    for (int i = 0; i < 4; i++) {
-        /* All pages; but page 0 of the heap holds slot 0, which is no slot. */
-        uint64_t pages = index == 0 && i == 0 ? ~UINT64_C(1) : UINT64_MAX;
-        if (class == CHUNK_SESSIONS)
-            atomic_store(&k->slot_hints[i], pages);
-        atomic_store(&k->block_hints[i], pages);
-    }
+    struct chunk *k = &shm->chunks[index];
+    /* All pages; but page 0 of the heap holds slot 0, which is no slot. */
+    uint64_t pages = (UINT64_C(1) << CHUNK_PAGES) - (index == 0 ? 2 : 1);
+    if (load_acquire(&k->class) == CHUNK_SESSIONS)
+        atomic_fetch_or(&k->slot_hints, pages);
+    atomic_fetch_or(&k->block_hints, pages);
 }
 
 /* Adds a chunk of CLASS; *INDEX is where. */
@@ -130,13 +146,12 @@ static int grow(struct shm *shm, unsigned class, unsigned *index)
         uint64_t n = load_acquire(&shm->header->committed);
         if (n >= shm->max_chunks)
             return shm_fail(ENOMEM, "%s: the table has reached its max_bytes", shm->path);
-        int error = commit_chunk(shm, (unsigned)n);
+        int error = commit_chunk(shm, (unsigned)n, class);
         if (error)
             return error;
-        struct chunk *k = &shm->chunks[n];
-        bool mine = cas_exact(&k->class, CHUNK_UNUSED, class); /* COMMIT: the chunk has its class */
-        if (mine)
-            hint_new_chunk(k, (unsigned)n, class);
+        /* COMMIT: the chunk has its class */
+        bool mine = cas_exact(&shm->chunks[n].class, CHUNK_UNUSED, class);
+        hint_new_chunk(shm, (unsigned)n);
         count_chunk(shm, (unsigned)n);
         if (mine) {
             *index = (unsigned)n;
@@ -169,7 +184,7 @@ static struct places places_of(unsigned class, unsigned chunk, unsigned page, en
     return (struct places){ (uint32_t)(offset / BLOCK_UNIT), first, 1 };
 }
 
-static atomic_u64 *word_at(struct shm *shm, enum retired_kind kind, uint32_t ref)
+INLINE atomic_u64 *word_at(struct shm *shm, enum retired_kind kind, uint32_t ref)
 {
     switch (kind) {
     case RETIRED_SLOT: return &slot_at(shm, (slot_ref){ ref })->node.life;
@@ -193,28 +208,46 @@ static enum retired_kind main_kind(unsigned class)
     return class == CHUNK_HINTS ? RETIRED_HINT : RETIRED_BLOCK;
 }
 
+/* By what it is told apart what a thread looks for: slots, or places of a class. */
+static unsigned line_of(enum retired_kind kind, unsigned class)
+{
+    return kind == RETIRED_SLOT ? CHUNK_UNUSED : class;
+}
+
+static atomic_u64 *hints_of(struct chunk *k, enum retired_kind kind)
+{
+    return kind == RETIRED_SLOT ? &k->slot_hints : &k->block_hints;
+}
+
+/* These pages of CHUNK may have free places.  First the bits, then the count: who has read the count
+ * before it looked knows by it that there is something to look at again. */
+static void hint(struct shm *shm, enum retired_kind kind, unsigned class, unsigned chunk, uint64_t pages)
+{
+    atomic_fetch_or(hints_of(&shm->chunks[chunk], kind), pages);
+    atomic_fetch_add(&shm->header->hinted[line_of(kind, class)], 1);
+}
+
+static void rehint(struct shm *shm, enum retired_kind kind, unsigned class, unsigned chunk)
+{
+    uint64_t pages = 0;
+    for (unsigned page = chunk == 0; page < CHUNK_PAGES; page++)
+        pages |= (uint64_t)has_free(shm, class, chunk, page, kind) << page;
+    /* Also when the bits are set: their setter may have been killed before it counted. */
+    if (pages)
+        hint(shm, kind, class, chunk, pages);
+}
+
 void heap_rehint(struct shm *shm, unsigned chunk)
 {
-    struct chunk *k = &shm->chunks[chunk];
     unsigned class = class_at(shm, (uint64_t)chunk * CHUNK_BYTES);
     if (class == CHUNK_UNUSED)
         return;
-    for (unsigned page = chunk == 0; page < CHUNK_PAGES; page++) {
-        uint64_t bit = UINT64_C(1) << (page % 64);
-        if (class == CHUNK_SESSIONS && has_free(shm, class, chunk, page, RETIRED_SLOT))
-            atomic_fetch_or(&k->slot_hints[page / 64], bit);
-        if (has_free(shm, class, chunk, page, main_kind(class)))
-            atomic_fetch_or(&k->block_hints[page / 64], bit);
-    }
+    if (class == CHUNK_SESSIONS)
+        rehint(shm, RETIRED_SLOT, class, chunk);
+    rehint(shm, main_kind(class), class, chunk);
 }
 
 /* ---------------------------------------------------------------- magazines ----------------- */
-
-/* Where the thread found free places of a kind last. */
-static uint32_t *cursor_of(struct context *c, enum retired_kind kind, unsigned class)
-{
-    return &c->cursors[kind == RETIRED_SLOT ? CHUNK_UNUSED : class];
-}
 
 static struct magazine *magazine_of(struct context *c, enum retired_kind kind, unsigned class)
 {
@@ -224,7 +257,7 @@ static struct magazine *magazine_of(struct context *c, enum retired_kind kind, u
 /* Large blocks are few: don't keep many from the others. */
 static uint32_t magazine_size(unsigned class)
 {
-    return class < CHUNK_512 + 3 ? MAGAZINE_MAX : 4;
+    return class < CHUNK_512 ? MAGAZINE_MAX : class < CHUNK_512 + 3 ? 64 : 4;
 }
 
 static void load_page(struct context *c, unsigned class, unsigned chunk, unsigned page,
@@ -240,7 +273,7 @@ static void load_page(struct context *c, unsigned class, unsigned chunk, unsigne
         if (OWN_STATE(load_relaxed(word_at(c->shm, kind, ref))) != OWN_FREE)
             continue;
         if (taken == room) { /* more than we can hold: leave the page to others too */
-            atomic_fetch_or(&c->shm->chunks[chunk].block_hints[page / 64], UINT64_C(1) << (page % 64));
+            hint(c->shm, kind, class, chunk, UINT64_C(1) << page);
             break;
         }
         m->at[m->count++] = ref;
@@ -258,37 +291,51 @@ static bool take_hint(atomic_u64 *word, unsigned bit)
 static bool refill_from(struct context *c, unsigned class, unsigned chunk, enum retired_kind kind)
 {
     struct chunk *k = &c->shm->chunks[chunk];
-    atomic_u64 *hints = kind == RETIRED_SLOT ? k->slot_hints : k->block_hints;
-    for (unsigned i = 0; i < 4; i++) {
-        uint64_t word;
-        while ((word = load_relaxed(&hints[i]))) {
-            unsigned bit = (unsigned)__builtin_ctzll(word);
-            if (!take_hint(&hints[i], bit))
-                continue;
-            load_page(c, class, chunk, i * 64 + bit, kind);
-            /* A new session wants its record on the slot's page. */
-            if (kind == RETIRED_SLOT && c->blocks[CHUNK_SESSIONS].count <= MAGAZINE_MAX - PAGE_BLOCKS &&
-                take_hint(&k->block_hints[i], bit))
-                load_page(c, class, chunk, i * 64 + bit, RETIRED_BLOCK);
-            if (magazine_of(c, kind, class)->count)
-                return true;
-        }
+    uint64_t pages;
+    while ((pages = load_relaxed(hints_of(k, kind)))) {
+        unsigned page = (unsigned)__builtin_ctzll(pages);
+        if (!take_hint(hints_of(k, kind), page) || page >= CHUNK_PAGES)
+            continue;
+        load_page(c, class, chunk, page, kind);
+        /* A new session wants its record on the slot's page. */
+        if (kind == RETIRED_SLOT && c->blocks[CHUNK_SESSIONS].count <= MAGAZINE_MAX - PAGE_BLOCKS &&
+            take_hint(&k->block_hints, page))
+            load_page(c, class, chunk, page, RETIRED_BLOCK);
+        if (magazine_of(c, kind, class)->count)
+            return true;
     }
     return false;
 }
 
+/*
+ * Looks from where it found something last.  The chunks in which there was nothing are looked at again
+ * only when a hint was set since: a table that grows is not searched through for each new chunk.
+ */
 static bool refill(struct context *c, unsigned class, enum retired_kind kind)
 {
-    uint64_t n = heap_chunks(c->shm);
-    uint32_t *cursor = cursor_of(c, kind, class);
-    for (uint64_t i = 0; i < n; i++) {
-        unsigned chunk = (unsigned)((*cursor + i) % n);
+    struct search *s = &c->searches[line_of(kind, class)];
+    uint64_t hinted = load_acquire(&c->shm->header->hinted[line_of(kind, class)]);
+    uint64_t n = heap_chunks(c->shm), empty = s->hinted == hinted ? s->empty : 0;
+    for (uint64_t i = empty; i < n; i++) {
+        uint64_t at = empty ? i : s->cursor + i;
+        unsigned chunk = (unsigned)(at < n ? at : at - n);
         if (load_acquire(&c->shm->chunks[chunk].class) == class && refill_from(c, class, chunk, kind)) {
-            *cursor = chunk;
+            s->cursor = chunk;
             return true;
         }
     }
+    s->hinted = hinted;
+    s->empty = (uint32_t)n;
     return false;
+}
+
+/* There may be free places in CHUNK and those after it. */
+static void look_into(struct context *c, unsigned class, enum retired_kind kind, unsigned chunk)
+{
+    struct search *s = &c->searches[line_of(kind, class)];
+    s->cursor = chunk;
+    if (s->empty > chunk)
+        s->empty = chunk;
 }
 
 /* Before the table grows, a few chunks are swept: what the dead left comes back even without a
@@ -304,6 +351,24 @@ static void sweep_a_little(struct context *c)
     }
 }
 
+static uint64_t hint_chunks_for(uint64_t slots)
+{
+    return layout_align(slots, CHUNK_BYTES / HINT_BYTES) / (CHUNK_BYTES / HINT_BYTES);
+}
+
+/*
+ * Sessions alone must not fill the memory: without hints nobody could log in.  So a chunk of sessions
+ * whose players won't all fit into the hints that there should be by now brings one of hints with it.
+ */
+static void grow_hints(struct context *c)
+{
+    uint64_t slots = slots_in(c->shm, heap_chunks(c->shm));
+    unsigned chunk;
+    if (hint_chunks_for(slots) > hint_chunks_for(slots - CHUNK_SLOTS) &&
+        grow(c->shm, CHUNK_HINTS, &chunk) == 0)
+        look_into(c, CHUNK_HINTS, RETIRED_HINT, chunk);
+}
+
 static int more(struct context *c, unsigned class, enum retired_kind kind)
 {
     if (refill(c, class, kind))
@@ -313,14 +378,15 @@ static int more(struct context *c, unsigned class, enum retired_kind kind)
         return 0;
     unsigned chunk = 0;
     int error = grow(c->shm, class, &chunk);
-    if (!error) {
-        /* Sessions alone must not fill the memory: without a chunk of hints nobody could log in. */
-        if (chunk == 0 && class == CHUNK_SESSIONS)
-            grow(c->shm, CHUNK_HINTS, cursor_of(c, RETIRED_HINT, CHUNK_HINTS));
-        *cursor_of(c, kind, class) = chunk;
-        refill(c, class, kind);
+    if (error) {
+        look_into(c, class, kind, 0); /* everywhere: P3 */
+        return refill(c, class, kind) ? 0 : error;
     }
-    return error; /* 0: or others were quicker, and the caller comes again */
+    if (class == CHUNK_SESSIONS)
+        grow_hints(c);
+    look_into(c, class, kind, chunk);
+    refill(c, class, kind);
+    return 0; /* or others were quicker, and the caller comes again */
 }
 
 /* One chunk at a time, each to its end: who is killed while it sweeps has helped all the same. */
@@ -371,7 +437,7 @@ bool heap_relieve(struct context *c)
 /* ---------------------------------------------------------------- claiming ------------------ */
 
 /* *REF is stored to by success alone: callers give back what it names. */
-static int claim(struct context *c, unsigned class, enum retired_kind kind, uint32_t *ref)
+INLINE int claim(struct context *c, unsigned class, enum retired_kind kind, uint32_t *ref)
 {
     struct magazine *m = magazine_of(c, kind, class);
     for (;;) {
@@ -458,15 +524,13 @@ static uint64_t offset_of(enum retired_kind kind, uint32_t ref)
                                                                                      : BLOCK_UNIT);
 }
 
-static void set_hint(struct shm *shm, enum retired_kind kind, uint32_t ref)
+static void set_hint(struct shm *shm, enum retired_kind kind, unsigned class, uint32_t ref)
 {
     uint64_t offset = offset_of(kind, ref);
-    struct chunk *k = chunk_of(shm, offset);
-    unsigned page = (unsigned)(offset % CHUNK_BYTES / PAGE_BYTES);
-    atomic_u64 *hints = kind == RETIRED_SLOT ? k->slot_hints : k->block_hints;
-    uint64_t bit = UINT64_C(1) << (page % 64);
-    if (!(load_relaxed(&hints[page / 64]) & bit))
-        atomic_fetch_or(&hints[page / 64], bit);
+    unsigned chunk = (unsigned)(offset / CHUNK_BYTES);
+    uint64_t bit = UINT64_C(1) << (offset % CHUNK_BYTES / PAGE_BYTES);
+    if (!(load_relaxed(hints_of(&shm->chunks[chunk], kind)) & bit))
+        hint(shm, kind, class, chunk, bit);
 }
 
 static bool is_place(struct shm *shm, enum retired_kind kind, uint32_t ref)
@@ -487,7 +551,7 @@ void heap_freed(struct context *c, enum retired_kind kind, uint32_t ref)
     if (m->count < magazine_size(class))
         m->at[m->count++] = ref;
     else
-        set_hint(c->shm, kind, ref);
+        set_hint(c->shm, kind, class, ref);
 }
 
 void heap_unclaim(struct context *c, enum retired_kind kind, uint32_t ref)
@@ -497,16 +561,16 @@ void heap_unclaim(struct context *c, enum retired_kind kind, uint32_t ref)
     heap_freed(c, kind, ref);
 }
 
-static void flush_magazine(struct context *c, struct magazine *m, enum retired_kind kind)
+static void flush_magazine(struct context *c, struct magazine *m, enum retired_kind kind, unsigned class)
 {
     while (m->count)
-        set_hint(c->shm, kind, m->at[--m->count]);
+        set_hint(c->shm, kind, class, m->at[--m->count]);
 }
 
 void heap_flush(struct context *c)
 {
-    flush_magazine(c, &c->slots, RETIRED_SLOT);
-    flush_magazine(c, &c->hints, RETIRED_HINT);
+    flush_magazine(c, &c->slots, RETIRED_SLOT, CHUNK_SESSIONS);
+    flush_magazine(c, &c->hints, RETIRED_HINT, CHUNK_HINTS);
     for (unsigned class = 0; class < CHUNK_CLASSES; class++)
-        flush_magazine(c, &c->blocks[class], RETIRED_BLOCK);
+        flush_magazine(c, &c->blocks[class], RETIRED_BLOCK, class);
 }

@@ -1,5 +1,5 @@
 /*
- * The heap: slots, hints and blocks in chunks of 1 MiB that keep their class for ever.
+ * The heap: slots, hints and blocks in chunks of 64 KiB that keep their class for ever.
  *
  * A place is free when its ownership word says so; nothing else does.  Who wants one claims it by a
  * CAS of that word (layout.h draws the states).  To find free ones quickly there are hints, and
@@ -8,8 +8,11 @@
  *   - a bit per page in struct chunk: the page may have free places.
  *
  *   P1  chunk class: UNUSED -> its class, by CAS, after the memory is committed; then for ever.
- *   P2  committed rises from n to n + 1 only when chunk n has its class: who finds a class in chunk
- *       `committed` helps.
+ *   P2  committed rises from n to n + 1 only when chunk n has its class, and the bits of its pages are
+ *       set: who finds a class in chunk `committed` helps.
+ *   P3  header.hinted is raised after a bit was set: who has found all chunks empty need not look into
+ *       them again while it stands still.  (The setter killed in between, the sweep's heap_rehint()
+ *       counts; and a claim for which there is no memory looks everywhere.)
  *
  * A growing thread may be killed between any two steps: memory committed but not used is committed
  * again by the next (it costs nothing), a class without `committed` is helped.
@@ -24,6 +27,12 @@
 /* Chunks in use, never more than there can be.  What was said once stays true for this process,
  * whatever becomes of the header: places in these chunks always have an address. */
 uint64_t heap_chunks(struct shm *shm);
+
+/* Bucket heads that are committed, of each index. */
+struct heap_heads {
+    uint64_t handles, players;
+};
+struct heap_heads heap_heads(struct shm *shm);
 
 /* Heap bytes that are committed, at least OFFSET's when they are. */
 static inline bool heap_holds(struct shm *shm, uint64_t offset, uint64_t bytes)
@@ -43,12 +52,19 @@ static inline struct slot *slot_at(struct shm *shm, slot_ref r)
     return likely(heap_holds(shm, offset, SLOT_BYTES)) ? (struct slot *)(shm->heap + offset) : NULL;
 }
 
-/* The same, but NULL too when this process has not met its chunk yet. */
-static inline struct slot *slot_known(struct shm *shm, slot_ref r)
+/* The same, but false too when this process has not met its chunk yet.  (Places don't straddle.) */
+INLINE bool slot_known(struct shm *shm, slot_ref r, struct slot **s)
 {
     uint64_t offset = (uint64_t)r.at * SLOT_BYTES;
-    bool known = offset + SLOT_BYTES <= load_relaxed(&shm->limit);
-    return likely(known) ? (struct slot *)(shm->heap + offset) : NULL;
+    *s = (struct slot *)(shm->heap + offset);
+    return likely(offset < load_relaxed(&shm->limit));
+}
+
+INLINE bool block_known(struct shm *shm, block_ref r, struct block **b)
+{
+    uint64_t offset = (uint64_t)r.at * BLOCK_UNIT;
+    *b = (struct block *)(shm->heap + offset);
+    return likely(offset < load_relaxed(&shm->limit));
 }
 
 static inline struct node *hint_at(struct shm *shm, hint_ref r)
@@ -95,7 +111,20 @@ static inline uint32_t class_bytes(unsigned class)
     return class == CHUNK_SESSIONS ? BLOCK_UNIT : 512u << (class - CHUNK_512);
 }
 
-/* Bytes of the block R, by its chunk's class; 0 when R is no block. */
+/* Bytes of the block R, by its chunk's class; 0 when R is no block.  Its chunk is one that this process
+ * has met. */
+INLINE uint32_t block_bytes_known(struct shm *shm, block_ref r)
+{
+    uint64_t class = load_acquire(&chunk_of(shm, (uint64_t)r.at * BLOCK_UNIT)->class);
+    if (class == CHUNK_SESSIONS)
+        return r.at % (PAGE_BYTES / BLOCK_UNIT) >= 3 ? BLOCK_UNIT : 0;
+    if (class < CHUNK_512 || class >= CHUNK_CLASSES)
+        return 0;
+    uint32_t bytes = class_bytes((unsigned)class);
+    return (r.at & (bytes / BLOCK_UNIT - 1)) == 0 ? bytes : 0;
+}
+
+/* The same for any chunk. */
 uint32_t block_bytes(struct shm *shm, block_ref r);
 
 /* ---------------------------------------------------------------- claiming ------------------ */
@@ -137,7 +166,7 @@ void heap_freed(struct context *c, enum retired_kind kind, uint32_t ref);
 /* The thread ends: what its magazines know becomes everybody's. */
 void heap_flush(struct context *c);
 
-/* Sets the bits of pages of chunk INDEX that have free places and no bit. */
+/* Sets and counts the bits of pages of chunk INDEX that have free places. */
 void heap_rehint(struct shm *shm, unsigned chunk);
 
 #endif

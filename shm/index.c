@@ -250,7 +250,7 @@ static void want_head(struct context *c, enum index_kind kind, uint64_t hash)
 
 /* ---------------------------------------------------------------- operations ---------------- */
 
-struct slot *index_lookup_slowly(struct context *c, uint64_t handle, uint64_t hash)
+static struct slot *lookup_slowly(struct context *c, uint64_t handle, uint64_t hash)
 {
     want_head(c, INDEX_HANDLES, hash);
     struct walk w = { .hash = hash, .key = handle };
@@ -258,6 +258,41 @@ struct slot *index_lookup_slowly(struct context *c, uint64_t handle, uint64_t ha
     if (w.damaged)
         return INDEX_DAMAGED;
     return w.node && w.node->key == handle ? (struct slot *)w.node : NULL;
+}
+
+/* The chain ends here: WORD leads to the head of a bucket that lies behind. */
+static bool ends(uint64_t hash, uint64_t word)
+{
+    return (word & (LINK_CLAIMED | LINK_HEAD)) == LINK_HEAD &&
+           (LINK_REF(word) == 0 ? word == LINK_END : hash_before(hash, LINK_REF(word)));
+}
+
+enum { SHORT = 64 };
+
+/*
+ * Along the usual chain, a few nodes with tags that tell; whatever is unusual is index_advance()'s, which
+ * a chain of SHORT nodes is.  (A marked node may be passed: what lies behind it was linked while the
+ * section ran, and a birth within hi holds it.)
+ */
+struct slot *index_lookup_further(struct context *c, uint64_t handle)
+{
+    struct shm *shm = c->shm;
+    uint64_t hash = hash_of_handle(shm, handle);
+    uint32_t mine = HASH_TAG(hash);
+    uint64_t word = load_acquire(&shm->handles[hash & index_mask(shm, INDEX_HANDLES)]);
+    for (unsigned left = SHORT; left && word && !(word & (LINK_CLAIMED | LINK_HEAD)); left--) {
+        uint32_t tag = LINK_TAG(word);
+        struct slot *s;
+        if (tag != mine && !hash_before(tag, mine))
+            return NULL;
+        if (unlikely(!slot_known(shm, (slot_ref){ LINK_REF(word) }, &s) ||
+                     load_acquire(&s->node.birth) > c->hi))
+            break;
+        if (tag == mine && load_relaxed(&s->node.key) == handle)
+            return s;
+        word = load_acquire(&s->node.next);
+    }
+    return likely(ends(hash, word)) ? NULL : lookup_slowly(c, handle, hash);
 }
 
 bool index_insert(struct context *c, enum index_kind kind, uint32_t ref, bool duplicates,

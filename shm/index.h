@@ -47,13 +47,9 @@ enum index_kind { INDEX_HANDLES, INDEX_PLAYERS };
 #define HASH_NODE (UINT64_C(1) << 63)
 #define HASH_TAG(h) ((uint32_t)(h) & ((1u << LINK_TAG_BITS) - 1))
 
-/* MurmurHash3's finaliser (Austin Appleby, public domain), a bijection, keyed by the table's seed. */
 static inline uint64_t hash_of_handle(const struct shm *shm, uint64_t handle)
 {
-    uint64_t h = handle ^ shm->hash_seed;
-    h = (h ^ h >> 33) * UINT64_C(0xff51afd7ed558ccd);
-    h = (h ^ h >> 33) * UINT64_C(0xc4ceb9fe1a85ec53);
-    return (h ^ h >> 33) | HASH_NODE;
+    return layout_hash(shm->hash_seed, handle) | HASH_NODE;
 }
 
 /* A hint's key starts with its player's hash. */
@@ -88,9 +84,10 @@ static inline uint64_t index_room(const struct shm *shm, enum index_kind kind)
 }
 
 /* Of a hash, what names its bucket; never a bucket that there is no room for. */
-static inline uint64_t index_mask(struct shm *shm, enum index_kind kind)
+INLINE uint64_t index_mask(struct shm *shm, enum index_kind kind)
 {
-    return (load_relaxed(&index_head(shm, kind)->buckets) - 1) & (index_room(shm, kind) - 1);
+    uint64_t mask = load_relaxed(&index_head(shm, kind)->buckets) - 1, room = index_room(shm, kind);
+    return likely(mask < room) ? mask : room - 1;
 }
 
 static inline uint64_t index_size(struct shm *shm, enum index_kind kind)
@@ -162,40 +159,25 @@ static inline void index_step(struct walk *w)
 extern struct slot index_damaged;
 #define INDEX_DAMAGED (&index_damaged)
 
-struct slot *index_lookup_slowly(struct context *c, uint64_t handle, uint64_t hash);
+/* The slot of a handle if it is the first of its bucket, as most are; false: look for it. */
+INLINE bool index_lookup_first(struct context *c, struct shm *shm, uint64_t handle, struct slot **s)
+{
+    uint64_t hash = hash_of_handle(shm, handle);
+    uint64_t word = load_acquire(&shm->handles[hash & index_mask(shm, INDEX_HANDLES)]);
+    return likely((uint32_t)word == (uint32_t)LINK_WORD(0, HASH_TAG(hash), 0)) &&
+           slot_known(shm, (slot_ref){ LINK_REF(word) }, s) &&
+           likely(load_acquire(&(*s)->node.birth) <= c->hi) &&
+           likely(load_relaxed(&(*s)->node.key) == handle);
+}
 
-enum { INDEX_SHORT = 64 };
+/* Wherever it is; NULL if there is none. */
+struct slot *index_lookup_further(struct context *c, uint64_t handle);
 
-/*
- * The slot of a handle, NULL if there is none.  Its `current` says whether it lives.  Along the usual
- * chain, a few nodes with tags that tell; whatever is unusual is index_advance()'s, which a chain of
- * INDEX_SHORT nodes is.  (A marked node may be passed: what lies behind it was linked while the section
- * ran, and a birth within hi holds it.)
- */
+/* The slot of a handle, NULL if there is none.  Its `current` says whether it lives. */
 static inline struct slot *index_lookup(struct context *c, uint64_t handle)
 {
-    struct shm *shm = c->shm;
-    uint64_t hash = hash_of_handle(shm, handle);
-    uint32_t mine = HASH_TAG(hash);
-    uint64_t word = load_acquire(&shm->handles[hash & index_mask(shm, INDEX_HANDLES)]);
-    unsigned left = INDEX_SHORT;
-    while (likely(word != 0 && !(word & (LINK_CLAIMED | LINK_HEAD)))) {
-        uint32_t tag = LINK_TAG(word);
-        if (tag != mine && !hash_before(tag, mine))
-            return NULL;
-        struct slot *s = slot_known(shm, (slot_ref){ LINK_REF(word) });
-        if (unlikely(!s || load_acquire(&s->node.birth) > c->hi))
-            break;
-        if (tag == mine && load_relaxed(&s->node.key) == handle)
-            return s;
-        word = load_acquire(&s->node.next);
-        if (unlikely(--left == 0))
-            break;
-    }
-    if ((word & (LINK_CLAIMED | LINK_HEAD)) == LINK_HEAD &&
-        (LINK_REF(word) == 0 ? word == LINK_END : hash_before(hash, LINK_REF(word))))
-        return NULL;
-    return index_lookup_slowly(c, handle, hash);
+    struct slot *s;
+    return likely(index_lookup_first(c, c->shm, handle, &s)) ? s : index_lookup_further(c, handle);
 }
 
 /* ---------------------------------------------------------------- changing ------------------ */

@@ -14,9 +14,9 @@
  *                 chunks      struct chunk [max_chunks]: class, hints and dirty bits of each chunk
  *                 handles     link words: bucket heads of the index by handle
  *                 players     link words: bucket heads of the index by player
- *                 heap        chunks of 1 MiB, each of one class for ever
+ *                 heap        chunks of 64 KiB, each of one class for ever
  *
- *   a chunk of sessions is 256 pages; each page holds 12 slots of 64 bytes, then 13 blocks of 256:
+ *   a chunk of sessions is 16 pages; each page holds 12 slots of 64 bytes, then 13 blocks of 256:
  *
  *        0         768                                                    4096
  *        | s0..s11 | b0   b1   b2   ...                               b12 |
@@ -39,17 +39,19 @@
 #include <stddef.h>
 
 #define LAYOUT_MAGIC UINT64_C(0x3162617473736573) /* "sesstab1", little-endian */
-#define LAYOUT_VERSION 2u
+#define LAYOUT_VERSION 3u
 
 enum {
     WORKERS = 1024,
     THREADS = 4096,
     TICKETS = 65536,      /* the first THREADS: one per thread, for synchronous calls */
-    CHUNK_BYTES = 1 << 20,
+    CHUNK_BYTES = 64 << 10,
     PAGE_BYTES = 4096,
     CHUNK_PAGES = CHUNK_BYTES / PAGE_BYTES,
     PAGE_SLOTS = 12,
     PAGE_BLOCKS = 13,
+    CHUNK_SLOTS = CHUNK_PAGES * PAGE_SLOTS,
+    HUGE_PAGE_BYTES = 2 << 20,
     SLOT_BYTES = 64,
     HINT_BYTES = 32,
     BLOCK_UNIT = 256,     /* block references count in these; the smallest block */
@@ -162,29 +164,30 @@ struct block {
     atomic_u64 own;          /* ownership word                                                   */
     atomic_u64 birth;        /* era of the claim                                                 */
     uint64_t handle;         /* = slot's key: a wrong reference never shows another session      */
-    uint64_t version;        /* of the session                                                   */
     uint64_t generation;
+    uint64_t version;        /* of the session                                                   */
     uint64_t connected_at;   /* ms                                                               */
+    uint32_t owner;          /* worker_id                                                        */
+    uint16_t metadata_count;
+    uint8_t player_length;
+    uint8_t state;           /* sesstab_state; from handle to here as in sesstab_view            */
+    uint8_t address_length, host_length, type_length, acked_length;
+    uint16_t metadata_at;    /* where the metadata begins, from the block's start                */
+    uint8_t flags;           /* BLOCK_*                                                          */
+    uint8_t acked_state;     /* state to go back to, if ACKED                                    */
     uint64_t born_version;   /* version of the insert: durable below it means Redis has none of it */
     uint64_t shrunk_version; /* version at which metadata last lost a key                        */
     uint64_t bound_version;  /* version of the last bind or unbind: pending while durable is less */
     uint64_t refused_version;/* the newest binding of this generation that was rolled back        */
     uint32_t slot;           /* slot_ref it belongs to                                           */
-    uint32_t owner;          /* worker_id                                                        */
     uint32_t player_hash;    /* of player; 0 when bound to nobody                                */
     uint32_t acked_hash;     /* of the last acknowledged player, if ACKED                        */
     uint32_t size;           /* bytes used, this struct included                                 */
-    uint16_t metadata_at;    /* where the metadata begins, from the block's start                */
-    uint16_t metadata_count;
-    uint8_t state;           /* sesstab_state                                                    */
-    uint8_t acked_state;     /* state to go back to, if ACKED                                    */
-    uint8_t flags;           /* BLOCK_*                                                          */
-    uint8_t player_length, address_length, host_length;
-    uint8_t type_length, acked_length;
 };
 enum { BLOCK_ACKED = 1, ACKED_VERSION_BYTES = 8 };
 _Static_assert(sizeof(struct block) == 112, "strings begin at 112");
 _Static_assert(offsetof(struct block, handle) == 16, "a block's words lie where the picture says");
+_Static_assert(offsetof(struct block, born_version) == 64, "what a look needs first is one cache line");
 
 /* One metadata entry: this, then the key and a NUL, then the value and a NUL; not aligned. */
 struct metadata {
@@ -198,15 +201,24 @@ _Static_assert(sizeof(struct metadata) == 9, "an entry costs 11 bytes besides ke
 /* What the heap keeps beside each chunk. */
 struct chunk {
     atomic_u64 class;              /* enum chunk_class; CAS from UNUSED, then for ever            */
+    atomic_u64 slot_hints;         /* bit per page: it may have free slots                        */
+    atomic_u64 block_hints;        /* bit per page: it may have free blocks (or hints)            */
     atomic_u64 unused;
-    atomic_u64 slot_hints[4];      /* bit per page: it may have free slots                        */
-    atomic_u64 block_hints[4];     /* bit per page: it may have free blocks (or hints)            */
-    atomic_u64 reserved[6];
     atomic_u64 dirty[CHUNK_PAGES / 4]; /* 16 bits per page, the first 12 used: slot is dirty      */
 };
-_Static_assert(sizeof(struct chunk) == 640, "chunk records are whole cache lines");
+_Static_assert(sizeof(struct chunk) == 64, "a chunk's record is one cache line");
 
 /* ------------------------------------------------------------------ index ------------------ */
+
+/*
+ * The hash of a handle: both halves of a product, folded (Wang Yi's wyhash, public domain), keyed by
+ * the table's seed.  Where it leads matters to everybody who looks into the segment.
+ */
+static inline uint64_t layout_hash(uint64_t seed, uint64_t handle)
+{
+    unsigned __int128 product = (unsigned __int128)(handle ^ seed) * UINT64_C(0xa0761d6478bd642f);
+    return (uint64_t)(product >> 64) ^ (uint64_t)product;
+}
 
 /*
  * A link word: {ref 32, tag 29, HEAD, CLAIMED, MARK}; in a bucket head, or in a node's `next`.
@@ -239,9 +251,8 @@ struct worker {
     atomic_u32 uid;
     atomic_u64 attached_at;/* ms                                                                  */
     char name[40];         /* the program's name, for people                                      */
-    uint64_t unused[8];
 };
-_Static_assert(sizeof(struct worker) == 128, "workers do not share cache lines");
+_Static_assert(sizeof(struct worker) == 64, "workers do not share cache lines");
 
 /*
  * One thread of a worker.  owner: {LIVE bit, worker_id 29 bits at 32, seq 32}.
@@ -330,6 +341,9 @@ struct header {
     CACHE_LINE struct index_head handles;
     CACHE_LINE struct index_head players;
 
+    /* How often hints of free places were set: [0] of slots, then by class.  See refill(). */
+    CACHE_LINE atomic_u64 hinted[CHUNK_CLASSES];
+
     /* Between workers and the persister. */
     CACHE_LINE atomic_u32 sleeping;   /* 0 awake, 1 sleeping, 2 sleeping but for urgent work; the
                                          persister alone writes it                                */
@@ -355,15 +369,15 @@ struct layout {
 
 static inline uint64_t layout_align(uint64_t v, uint64_t to) { return (v + to - 1) / to * to; }
 
-/* MAX_CHUNKS as in the header: 2 to 65536 (64 GiB). */
-enum { CHUNKS_MAX = 65536 };
+/* MAX_CHUNKS as in the header: 2 to 1048576 (64 GiB). */
+enum { CHUNKS_MAX = 1 << 20 };
 static inline struct layout layout_of(uint32_t max_chunks)
 {
     struct layout l;
-    uint64_t slots = (uint64_t)max_chunks * CHUNK_PAGES * PAGE_SLOTS, buckets = INDEX_BUCKETS_MIN;
+    uint64_t slots = (uint64_t)max_chunks * CHUNK_SLOTS, buckets = INDEX_BUCKETS_MIN;
     while (buckets < slots)
         buckets *= 2;
-    l.handles_max = buckets;
+    l.handles_max = 2 * buckets; /* see heap.c, growing */
     l.players_max = buckets;
     l.workers = PAGE_BYTES;
     l.threads = l.workers + WORKERS * sizeof(struct worker);
@@ -372,9 +386,9 @@ static inline struct layout layout_of(uint32_t max_chunks)
     l.tickets = layout_align(l.ready + THREADS / 8, PAGE_BYTES);
     l.rings = l.tickets + TICKETS * sizeof(struct ticket);
     l.chunks = l.rings + THREADS * sizeof(struct ring);
-    l.handles = layout_align(l.chunks + max_chunks * sizeof(struct chunk), PAGE_BYTES);
+    l.handles = layout_align(l.chunks + max_chunks * sizeof(struct chunk), HUGE_PAGE_BYTES);
     l.players = l.handles + l.handles_max * 8;
-    l.heap = layout_align(l.players + l.players_max * 8, 2 * CHUNK_BYTES);
+    l.heap = layout_align(l.players + l.players_max * 8, HUGE_PAGE_BYTES);
     l.end = l.heap + (uint64_t)max_chunks * CHUNK_BYTES;
     return l;
 }
@@ -390,7 +404,7 @@ static inline uint64_t layout_fingerprint(void)
         offsetof(struct header, handles), offsetof(struct header, sleeping),
         offsetof(struct header, ready), offsetof(struct header, deaths),
         offsetof(struct slot, current), offsetof(struct slot, durable),
-        offsetof(struct block, slot), offsetof(struct block, metadata_count),
+        offsetof(struct block, slot), offsetof(struct block, metadata_count), layout_hash(1, 1),
         offsetof(struct ring, entries), offsetof(struct chunk, dirty),
         WORKERS, THREADS, TICKETS, CHUNK_BYTES, PAGE_SLOTS, PAGE_BLOCKS, BLOCK_UNIT, HINT_BYTES,
     };

@@ -61,11 +61,13 @@ bool rcu_heavy_fence(struct shm *shm);
 
 static inline void rcu_enter(struct context *c)
 {
-    if (c->depth++)
+    if (unlikely(c->depth++))
         return;
-    c->hi = load_acquire(&c->shm->header->era);
-    store_release(&c->thread->hi, c->hi);
-    store_release(&c->thread->lo, c->hi); /* rcu_enter:B */
+    struct thread *me = c->thread;
+    uint64_t era = load_acquire(&c->shm->header->era);
+    c->hi = era;
+    store_release(&me->hi, era);
+    store_release(&me->lo, era); /* rcu_enter:B */
     rcu_light_fence(c);
 }
 
@@ -80,7 +82,7 @@ void rcu_reclaim(struct context *c);
 
 static inline void rcu_exit(struct context *c)
 {
-    if (--c->depth)
+    if (unlikely(--c->depth))
         return;
     store_release(&c->thread->lo, THREAD_IDLE); /* rcu_exit:C */
     if (unlikely(c->limbo.fresh >= RCU_BATCH))

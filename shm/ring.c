@@ -38,7 +38,8 @@ bool ring_take(struct shm *shm, unsigned index, slot_ref *slot)
     struct ring *r = &shm->rings[index];
     struct ring_entry e;
     /* A hole in a full /dev/shm must not be looked into. */
-    if (!load_acquire(&shm->threads[index].has_ring))
+    if (index >= load_acquire(&shm->header->thread_high) ||
+        !load_acquire(&shm->threads[index].has_ring))
         return false;
     if (!usable(shm, r) || !ck_ring_dequeue_spmc_change(&r->ring, r->entries, &e))
         return false;

@@ -127,7 +127,8 @@ int segment_descriptor(const struct shm *shm, int access, int *error)
 static int commit_first(int fd, const struct layout *at)
 {
     const uint64_t parts[][2] = {
-        { 0, at->tickets + THREADS * sizeof(struct ticket) },
+        { 0, sizeof(struct header) },
+        { at->urgent, at->tickets - at->urgent },
         { at->chunks, PAGE_BYTES },
         { at->handles, INDEX_BUCKETS_MIN * 8 },
         { at->players, INDEX_BUCKETS_MIN * 8 },
@@ -143,7 +144,7 @@ static int commit_first(int fd, const struct layout *at)
 /* ---------------------------------------------------------------- mapping ------------------- */
 
 /* The heap's offset is a multiple of this too: else no part of it could ever be a huge page. */
-enum { MAP_ALIGNMENT = 2 * CHUNK_BYTES };
+enum { MAP_ALIGNMENT = HUGE_PAGE_BYTES };
 
 static void unmap(uint8_t *base, uint64_t size)
 {
@@ -255,9 +256,8 @@ static int build(const char *path, const struct segment_options *o, int *fd)
     int error = ftruncate(*fd, (off_t)at.end) ? errno : commit_first(*fd, &at);
     uint8_t *base;
     if (error)
-        shm_fail(error, "%s: can't take the first %llu KiB: %s; enlarge /dev/shm (mount -o "
-                 "remount,size=..., docker --shm-size)", path,
-                 (unsigned long long)(at.rings >> 10), strerror(error));
+        shm_fail(error, "%s: can't take its first pages: %s; enlarge /dev/shm (mount -o "
+                 "remount,size=..., docker --shm-size)", path, strerror(error));
     else
         error = map(*fd, at.end, &base);
     if (error) {

@@ -7,7 +7,8 @@
  * never a SIGBUS.  Nothing is ever remapped, and no descriptor is kept.
  *
  *   G1  The header's constant part was complete before the name existed.
- *   G2  Chunks below header.committed, and the rings of claimed threads, are backed by memory.
+ *   G2  Chunks below header.committed are backed by memory; so are workers below header.worker_high,
+ *       lines and tickets of threads below header.thread_high, and the rings of claimed ones.
  *   G3  header.committed only rises, and only after the chunk is backed and has its class.
  *
  * Functions of shm/ return 0 or an errno value; shm_detail() tells the story of the last failure:
@@ -43,6 +44,7 @@ struct shm {
     atomic_u64 *handles, *players;
     uint8_t *heap;
     atomic_u64 limit;        /* heap bytes known to be committed: a cache of header.committed       */
+    atomic_u64 counted;      /* chunks of sessions so far; see heap.c                              */
     uint64_t hash_seed;
     uint32_t max_chunks, ring_entries, mode;
     bool full_fences;

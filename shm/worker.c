@@ -28,7 +28,7 @@ struct process {
     struct context *free;
 };
 
-enum { ARENA_BYTES = (1 + ARENA_THREADS) * PAGE_BYTES };
+enum { ARENA_BYTES = (1 + ARENA_THREADS) * CONTEXT_BYTES };
 
 /* ---------------------------------------------------------------- locks --------------------- */
 
@@ -97,15 +97,35 @@ static void describe(struct worker *w)
     memcpy(w->name, name, sizeof w->name);
 }
 
+/* A page holds as many workers as lines of threads, or tickets. */
+enum { PAGE_LINES = PAGE_BYTES / 64 };
+_Static_assert(sizeof(struct worker) == 64 && sizeof(struct thread) == 64 && sizeof(struct ticket) == 64,
+               "a line each");
+
+/* Line INDEX of any of them lies behind the pages that the lines below HIGH lie in, which are backed
+ * (G2). */
+static bool unbacked(unsigned index, atomic_u64 *high)
+{
+    return index >= layout_align(load_acquire(high), PAGE_LINES);
+}
+
+static int back(struct shm *shm, uint64_t area, unsigned index)
+{
+    return segment_commit(shm, area + index / PAGE_LINES * PAGE_BYTES, PAGE_BYTES);
+}
+
 /* EAGAIN: taken, try the next. */
 static int claim(struct shm *shm, unsigned index, struct process *p)
 {
     struct worker *w = &shm->workers[index];
+    bool missing = unbacked(index, &shm->header->worker_high);
+    int error = missing ? back(shm, shm->at.workers, index) : 0;
+    if (error)
+        return error;
     uint64_t owner = load_acquire(&w->owner);
     if (owner & WORKER_LIVE)
         return EAGAIN;
-    int error = lock_hold(shm, worker_offset(shm, index), &p->lock_page);
-    if (error)
+    if ((error = lock_hold(shm, worker_offset(shm, index), &p->lock_page)))
         return error;
     uint64_t gen = (owner + 1) & ((1u << WORKER_GEN_BITS) - 1);
     gen += gen == 0;
@@ -139,26 +159,40 @@ static int worker_attach(struct shm *shm)
 
 bool worker_alive(struct shm *shm, worker_id id)
 {
-    return !worker_gone(shm, id) && lock_held(shm, worker_offset(shm, worker_index(id))) != 0;
+    /* Anybody may ask, for any number; beyond worker_high there may be no memory. */
+    return worker_index(id) < load_acquire(&shm->header->worker_high) && !worker_gone(shm, id) &&
+           lock_held(shm, worker_offset(shm, worker_index(id))) != 0;
 }
 
 /* ---------------------------------------------------------------- threads ------------------- */
 
-static bool thread_try(struct shm *shm, struct context *c, unsigned index)
+static int thread_back(struct shm *shm, unsigned index)
+{
+    if (!unbacked(index, &shm->header->thread_high))
+        return 0;
+    int error = back(shm, shm->at.threads, index);
+    return error ? error : back(shm, shm->at.tickets, index);
+}
+
+/* EAGAIN: taken, try the next. */
+static int thread_try(struct shm *shm, struct context *c, unsigned index)
 {
     struct thread *t = &shm->threads[index];
+    int error = thread_back(shm, index);
+    if (error)
+        return error;
     uint64_t owner = load_acquire(&t->owner);
     if (owner & THREAD_LIVE)
-        return false;
+        return EAGAIN;
     uint64_t next = THREAD_LIVE | (uint64_t)c->worker << 32 | (uint32_t)(owner + 1);
     raise_to(&shm->header->thread_high, index + 1);
     if (!cas(&t->owner, &owner, next)) /* COMMIT: the thread slot is ours */
-        return false;
+        return EAGAIN;
     store_release(&t->lo, THREAD_IDLE);
     store_relaxed(&t->tid, (uint64_t)syscall(SYS_gettid));
     c->thread = t;
     c->thread_index = index;
-    return true;
+    return 0;
 }
 
 static void thread_leave(struct context *c)
@@ -168,22 +202,22 @@ static void thread_leave(struct context *c)
     cas_exact(&c->thread->owner, owner, owner & ~THREAD_LIVE);
 }
 
-static bool thread_any(struct shm *shm, struct context *c, unsigned *index)
+static int thread_any(struct shm *shm, struct context *c)
 {
-    for (*index = 0; *index < THREADS; ++*index)
-        if (thread_try(shm, c, *index))
-            return true;
-    return false;
+    for (unsigned i = 0; i < THREADS; i++) {
+        int error = thread_try(shm, c, i);
+        if (error != EAGAIN)
+            return error;
+    }
+    return shm_fail(EUSERS, "%s: all %d thread slots are taken", shm->path, THREADS);
 }
 
 static int thread_claim(struct shm *shm, struct context *c)
 {
-    unsigned i;
-    if (!thread_any(shm, c, &i) &&
-        !(worker_recover(shm, NULL, 0, NULL) && thread_any(shm, c, &i)))
-        return shm_fail(EUSERS, "%s: all %d thread slots are taken", shm->path, THREADS);
-    int error = ring_prepare(shm, i);
-    if (error)
+    int error = thread_any(shm, c);
+    if (error == EUSERS && worker_recover(shm, NULL, 0, NULL))
+        error = thread_any(shm, c);
+    if (!error && (error = ring_prepare(shm, c->thread_index)))
         thread_leave(c);
     return error;
 }
@@ -196,7 +230,7 @@ static struct context *context_take(struct process *p)
     if (c)
         p->free = c->next_free;
     else if (p->contexts < ARENA_THREADS)
-        c = (struct context *)((uint8_t *)p + ++p->contexts * (size_t)PAGE_BYTES);
+        c = (struct context *)((uint8_t *)p + ++p->contexts * (size_t)CONTEXT_BYTES);
     return c;
 }
 
@@ -307,7 +341,7 @@ int worker_open(struct shm *shm)
 static void worker_detach(struct shm *shm, struct process *p)
 {
     for (uint32_t i = 1; i <= p->contexts; i++) {
-        struct context *c = (struct context *)((uint8_t *)p + i * (size_t)PAGE_BYTES);
+        struct context *c = (struct context *)((uint8_t *)p + i * (size_t)CONTEXT_BYTES);
         if (c->shm)
             context_release(shm, c);
     }

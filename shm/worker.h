@@ -28,12 +28,20 @@
 
 #include "segment.h"
 
-enum { MAGAZINE_MAX = 64, ARENA_THREADS = THREADS };
+/* A magazine holds what a batch of retirements frees (RCU_BATCH), and what a page has beside it: else
+ * the rest of each batch would have to be searched for, page by page. */
+enum { MAGAZINE_MAX = 256 + 64, ARENA_THREADS = THREADS };
 
-/* Blocks that were free when last seen: hints, each is claimed by a CAS before use. */
+/* Places that were free when last seen: hints, each is claimed by a CAS before use. */
 struct magazine {
     uint32_t count;
     uint32_t at[MAGAZINE_MAX];
+};
+
+/* Where a thread has looked for free places. */
+struct search {
+    uint64_t hinted;        /* header.hinted, when it found none                                   */
+    uint32_t cursor, empty; /* chunk that had some last; chunks that had none then                 */
 };
 
 /* What waits for its grace period; see rcu.c. */
@@ -46,7 +54,7 @@ struct limbo {
 
 struct tls_entry {
     struct context *context;
-    uint64_t serial;
+    uint64_t serial; /* of the table; 0: none                                                       */
 };
 
 /*
@@ -62,7 +70,7 @@ struct context {
     uint32_t depth;             /* of read sections                                                */
     uint32_t thread_index;
     worker_id worker;
-    uint32_t cursors[CHUNK_CLASSES]; /* by class, [0] for slots: chunk that had free places last   */
+    struct search searches[CHUNK_CLASSES]; /* [0] for slots, then by class                         */
     uint64_t freed;             /* places that this thread has freed                                */
     int64_t relief_began, relief_ended; /* monotonic ms; see heap_relieve()                         */
     unsigned relief_tries;      /* 0: the last claim did not fail                                   */
@@ -70,7 +78,8 @@ struct context {
     struct context *next_free;
     struct magazine slots, hints, blocks[CHUNK_CLASSES];
 };
-_Static_assert(sizeof(struct context) <= PAGE_BYTES, "a context is one page of private memory");
+enum { CONTEXT_BYTES = 5 * PAGE_BYTES };
+_Static_assert(sizeof(struct context) <= CONTEXT_BYTES, "contexts don't share pages");
 
 extern __thread struct tls_entry shm_tls[SHM_TABLES_MAX] __attribute__((tls_model("initial-exec")));
 
@@ -81,13 +90,24 @@ void worker_close(struct shm *shm);
 /* The slow path of context_of(): attaches the process if need be, then the thread. */
 struct context *context_attach(struct shm *shm, int *error);
 
+/* This thread's state; NULL if it has none yet, or none any more after a fork. */
+INLINE struct context *context_known(struct shm *shm)
+{
+    struct tls_entry *e = &shm_tls[shm->index];
+    __asm__("" : "+r"(e)); /* else gcc computes it twice */
+    if (unlikely(e->serial != shm->serial))
+        return NULL;
+    struct context *c = e->context;
+    if (!c) /* it has one: that spares who calls a question */
+        __builtin_unreachable();
+    return likely(load_relaxed(&c->user) == e) ? c : NULL;
+}
+
 /* This thread's state; NULL and *ERROR when it can't be had. */
 static inline struct context *context_of(struct shm *shm, int *error)
 {
-    struct tls_entry *e = &shm_tls[shm->index];
-    if (likely(e->serial == shm->serial && load_relaxed(&e->context->user) == e))
-        return e->context;
-    return context_attach(shm, error);
+    struct context *c = context_known(shm);
+    return likely(c != NULL) ? c : context_attach(shm, error);
 }
 
 static inline unsigned worker_index(worker_id id) { return (id & ((1u << WORKER_INDEX_BITS) - 1)) - 1; }

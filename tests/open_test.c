@@ -484,7 +484,7 @@ static unsigned objects_in_shared_memory(void)
 
 static void create_without_room(void *context)
 {
-    small_shared_memory("64k");
+    small_shared_memory("16k");
     refuse(context, &create, SESSTAB_NOSPACE);
     check_equal(objects_in_shared_memory(), 0);
 }

@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -54,6 +55,11 @@ static void check_world(struct world *world)
 {
     wait_until_redis_equals(world->table, world->redis);
     check_table(world->name);
+}
+
+static void set_text(sesstab *table, uint64_t handle, const char *key, const char *value)
+{
+    check_ok(sesstab_set(table, handle, key, value, strlen(value)));
 }
 
 static void bind_durably(struct world *world, uint64_t handle, const char *player)
@@ -116,6 +122,26 @@ static void what_is_written_behind_arrives(void **state)
     check_world(world);
 }
 
+/* By a mark that only a write of that field would take away. */
+static void what_has_not_changed_is_not_sent_again(void **state)
+{
+    struct world *world = start_world(NULL, NULL);
+    (void)state;
+    insert_plain(world->table, 1);
+    set_text(world->table, 1, "width", "80");
+    wait_until_redis_equals(world->table, world->redis);
+    freeReplyObject(redis_query(world->redis, "HSET " KEY(1) " Hostname mark"));
+    freeReplyObject(redis_query(world->redis, "HSET " KEY(1) ":metadata width mark"));
+    bind_durably(world, 1, "#1");
+    check(redis_field_is(world->redis, KEY(1), "PlayerRef", "#1"));
+    check(redis_field_is(world->redis, KEY(1), "Hostname", "mark"));
+    check(redis_field_is(world->redis, KEY(1) ":metadata", "width", "mark"));
+    check_ok(sesstab_remove(world->table, 1)); /* a new session is sent whole */
+    insert_plain(world->table, 1);
+    set_text(world->table, 1, "width", "80");
+    check_world(world);
+}
+
 static void a_session_of_the_largest_size_arrives(void **state)
 {
     static char value[SESSTAB_RECORD_MAX - 1000];
@@ -163,11 +189,6 @@ static void ten_thousand_touches_are_a_handful_of_writes(void **state)
 }
 
 /* ---------------------------------------------------------------- slow Redis ------------- */
-
-static void set_text(sesstab *table, uint64_t handle, const char *key, const char *value)
-{
-    check_ok(sesstab_set(table, handle, key, value, strlen(value)));
-}
 
 static void redis_ends_with_the_new_session_however_often_its_handle_was_reused(void **state)
 {
@@ -298,6 +319,44 @@ static void a_binding_that_redis_refuses_is_rolled_back(void **state)
     set_text(world->table, 1, "written", "behind");
     set_memory_limit(world, "0");
     bind_durably(world, 2, "#2");
+    check_world(world);
+}
+
+/* The even handles' keys hold what is no hash. */
+static void bind_where_half_is_refused(void *context)
+{
+    struct world *world = context;
+    uint64_t handle = atomic_fetch_add(&world->acknowledged, 1) + 1;
+    bool refused = handle % 2 == 0;
+    char key[64], player[32];
+    snprintf(key, sizeof key, TEST_PREFIX ":conn:%" PRIu64, handle);
+    redis_own_connection(world->redis);
+    for (unsigned i = 0; i < rounds(100); i++) {
+        snprintf(player, sizeof player, "#%" PRIu64 ":%u", handle, i);
+        check_result(sesstab_bind(world->table, handle, player, WAIT_LIMIT),
+                     refused ? SESSTAB_REFUSED : SESSTAB_OK);
+        check_string(look(world->table, handle).player, refused ? "" : player);
+        check(refused || redis_field_is(world->redis, key, "PlayerRef", player));
+    }
+}
+
+/* In batches of two, so that the next one is always prepared while Redis executes one. */
+static void bindings_behind_a_refused_one_are_judged_for_themselves(void **state)
+{
+    enum { CALLERS = 8 };
+    const char *const small[] = { "--batch", "2", NULL };
+    struct world *world = start_world(NULL, small);
+    (void)state;
+    for (uint64_t handle = 1; handle <= CALLERS; handle++)
+        insert_plain(world->table, handle);
+    wait_until_redis_equals(world->table, world->redis);
+    for (unsigned handle = 2; handle <= CALLERS; handle += 2) {
+        freeReplyObject(redis_query(world->redis, "DEL " TEST_PREFIX ":conn:%u", handle));
+        freeReplyObject(redis_query(world->redis, "SET " TEST_PREFIX ":conn:%u x", handle));
+    }
+    run_children(CALLERS, bind_where_half_is_refused, world);
+    for (unsigned handle = 2; handle <= CALLERS; handle += 2)
+        freeReplyObject(redis_query(world->redis, "DEL " TEST_PREFIX ":conn:%u", handle));
     check_world(world);
 }
 
@@ -1040,11 +1099,43 @@ static void a_table_that_survived_repairs_what_redis_has_wrong(void **state)
     check_equal(redis_integer(world->redis, "EXISTS " KEY(999)), 0);
 }
 
+/*
+ * Redis goes back to an older copy while the connection is away.  Whether a session changes before
+ * it is compared or afterwards, Redis ends with all of it.
+ */
+static void what_changes_before_it_is_compared_is_sent_whole(void **state)
+{
+    enum { SESSIONS = 1000 };
+    struct world *world = start_world(NULL, NULL);
+    char player[32];
+    (void)state;
+    for (uint64_t handle = 1; handle <= SESSIONS; handle++) {
+        insert_plain(world->table, handle);
+        set_text(world->table, handle, "width", "80");
+    }
+    wait_until_redis_equals(world->table, world->redis);
+    kill(world->persister, SIGSTOP);
+    for (unsigned handle = 1; handle <= SESSIONS; handle++) {
+        freeReplyObject(redis_query(world->redis, "HSET " TEST_PREFIX ":conn:%u Version 1",
+                                    handle));
+        freeReplyObject(redis_query(world->redis,
+                                    "HSET " TEST_PREFIX ":conn:%u:metadata width old", handle));
+    }
+    freeReplyObject(redis_query(world->redis, "CLIENT KILL TYPE normal SKIPME yes"));
+    kill(world->persister, SIGCONT);
+    for (uint64_t handle = 1; handle <= SESSIONS; handle += 10) {
+        snprintf(player, sizeof player, "#%" PRIu64, handle);
+        bind_durably(world, handle, player);
+    }
+    check_world(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_durable_binding_is_in_redis_with_all_its_fields),
         TEST(what_is_written_behind_arrives),
+        TEST(what_has_not_changed_is_not_sent_again),
         TEST(a_session_of_the_largest_size_arrives),
         TEST(a_removed_session_leaves_nothing_in_redis),
         TEST(ten_thousand_touches_are_a_handful_of_writes),
@@ -1052,6 +1143,7 @@ int main(void)
         TEST(a_binding_whose_time_is_up_is_unknown_and_pending_and_durable_later),
         TEST(a_binding_of_unknown_fate_is_not_called_durable),
         TEST(a_binding_that_redis_refuses_is_rolled_back),
+        TEST(bindings_behind_a_refused_one_are_judged_for_themselves),
         TEST(a_refused_binding_does_not_bring_an_unacknowledged_one_back),
         TEST(a_hundred_thousand_sessions_change_while_redis_is_away),
         TEST(sessions_that_come_and_go_while_redis_is_away_use_no_memory),
@@ -1076,6 +1168,7 @@ int main(void)
         TEST(a_fresh_table_is_loaded_from_redis_before_it_is_ready),
         TEST(changes_before_the_load_win_over_redis),
         TEST(a_table_that_survived_repairs_what_redis_has_wrong),
+        TEST(what_changes_before_it_is_compared_is_sent_whole),
     };
     return run_all(tests);
 }

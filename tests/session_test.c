@@ -325,6 +325,68 @@ static void change_until_killed(void *table)
     }
 }
 
+/* Every way in which two views can differ. */
+static void check_same_view(const sesstab_view *a, const sesstab_view *b)
+{
+    check_equal(a->handle, b->handle);
+    check_equal(a->generation, b->generation);
+    check_equal(a->version, b->version);
+    check_equal(a->connected_at, b->connected_at);
+    check_equal(a->last_seen, b->last_seen);
+    check_equal(a->owner, b->owner);
+    check_equal(a->state, b->state);
+    check_equal(a->pending, b->pending);
+    check(a->player == b->player && a->address == b->address && a->host == b->host);
+    check(a->type == b->type && a->metadata_ == b->metadata_);
+    check_equal(a->metadata_length_, b->metadata_length_);
+    check_equal(a->metadata_count, b->metadata_count);
+}
+
+/* Handles 1 to COUNT, every third bound, every fifth with a large record, every seventh removed; in a
+ * table that waits for Redis, so that the removed ones leave tombstones. */
+static void insert_variously(sesstab *table, uint64_t count)
+{
+    for (uint64_t handle = 1; handle <= count; handle++) {
+        check_ok(sesstab_insert(table, &handle, &typical));
+        if (handle % 3 == 0)
+            check_result(sesstab_bind(table, handle, "#3:1", 0), SESSTAB_UNKNOWN);
+        if (handle % 5 == 0)
+            check_ok(sesstab_set(table, handle, "large", xs(1000), 1000));
+        if (handle % 7 == 0)
+            check_ok(sesstab_remove(table, handle));
+    }
+}
+
+static void finding_many_gives_what_finding_each_gives(void **state)
+{
+    enum { COUNT = 1000, ASKED = 333 };
+    static sesstab_view views[ASKED];
+    static int results[ASKED];
+    uint64_t handles[ASKED];
+    const char *name;
+    sesstab *table = selective_table(&name);
+    (void)state;
+    insert_variously(table, COUNT);
+    for (uint64_t i = 0; i < ASKED; i++)
+        handles[i] = 1 + i * 7919 % (COUNT + COUNT / 10); /* some twice, some not there */
+    check_ok(sesstab_read_begin(table));
+    size_t found = 0, given = sesstab_find_many(table, handles, ASKED, views, results);
+    for (size_t i = 0; i < ASKED; i++) {
+        sesstab_view view;
+        check_result(results[i], sesstab_find(table, handles[i], &view));
+        found += results[i] == SESSTAB_OK;
+        if (results[i] == SESSTAB_OK)
+            check_same_view(&views[i], &view);
+    }
+    check_equal(given, found);
+    check(found > ASKED / 2 && found < ASKED);
+    check_equal(sesstab_find_many(table, handles, 0, views, results), 0);
+    sesstab_read_end(table);
+    check_equal(sesstab_find_many(table, handles, ASKED, views, results), 0);
+    for (size_t i = 0; i < ASKED; i++)
+        check_result(results[i], SESSTAB_INVALID);
+}
+
 static void a_view_stays_as_it_was_while_others_change_and_remove_it(void **state)
 {
     sesstab *table = memory_table();
@@ -590,6 +652,7 @@ int main(void)
         TEST(looking_is_not_touching),
         TEST(read_sections_nest),
         TEST(finding_outside_a_read_section_is_refused),
+        TEST(finding_many_gives_what_finding_each_gives),
         TEST(a_view_stays_as_it_was_while_others_change_and_remove_it),
         TEST(last_seen_rises_and_never_falls),
         TEST(a_new_session_does_not_inherit_the_old_one_s_last_seen),

@@ -331,7 +331,7 @@ static void a_truncated_table_is_an_error_in_every_view(void **state)
     copy_object(name, path);
     struct stat status;
     check(stat(path, &status) == 0);
-    const struct layout at = layout_of(64);
+    const struct layout at = layout_of((64 << 20) / CHUNK_BYTES);
     const off_t sizes[] = { status.st_size - 1, (off_t)at.heap + 2 * CHUNK_BYTES,
                             (off_t)at.heap + 5000, (off_t)at.heap, (off_t)at.handles + 100,
                             (off_t)at.threads, PAGE_BYTES };
@@ -367,7 +367,7 @@ static void a_punched_table_is_an_error_in_every_view(void **state)
 {
     sesstab *table;
     const char *name = table_to_look_at(&table);
-    const struct layout at = layout_of(64);
+    const struct layout at = layout_of((64 << 20) / CHUNK_BYTES);
     (void)state;
     close_table(table);
     pid_t pid = start_child(open_and_wait, (void *)name); /* it touches none of what goes */

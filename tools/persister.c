@@ -2,7 +2,7 @@
  * persister - carries a table's changes to Redis.
  *
  * One thread sleeps in the store and writes to Redis (persister_lead.c), another one watches for
- * deaths (persister_watch.c).  A second persister of the same table stands by until the kernel says
+ * deaths (persister_watch.c), a third may ask for huge pages (persister_huge.c).  A second persister of the same table stands by until the kernel says
  * that the first one is gone.
  */
 #include "tools/persister.h"
@@ -10,6 +10,7 @@
 #include "lib/store.h"
 #include "tools/log.h"
 #include "tools/persister_batch.h"
+#include "tools/persister_huge.h"
 #include "tools/persister_lead.h"
 #include "tools/persister_spawn.h"
 #include "tools/persister_table.h"
@@ -105,6 +106,7 @@ enum {
     OPTION_FLUSH_INTERVAL,
     OPTION_BATCH,
     OPTION_SPAWN_REDIS,
+    OPTION_HUGE_PAGES,
     OPTION_LOG_LEVEL,
     OPTION_TIMEOUT
 };
@@ -119,6 +121,8 @@ static const struct argp_option options[] = {
     { "group", OPTION_GROUP, "GROUP", 0, "its group, when created", 1 },
     { "max-bytes", OPTION_MAX_BYTES, "SIZE", 0,
       "how far it may grow, when created; with K, M or G (16G)", 1 },
+    { "huge-pages", OPTION_HUGE_PAGES, NULL, 0,
+      "put it on huge pages when it is loaded, and as it grows", 1 },
     { NULL, 0, NULL, 0, "Redis:", 2 },
     { "redis", 'r', "ADDRESS", 0, "unix:PATH or tcp:HOST:PORT (tcp:127.0.0.1:6379)", 2 },
     { "user", OPTION_USER, "NAME", 0, "user name to log in with", 2 },
@@ -260,6 +264,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_OWNER: settings->creation.owner = user_option(state, text); break;
     case OPTION_GROUP: settings->creation.group = group_option(state, text); break;
     case OPTION_MAX_BYTES: settings->creation.max_bytes = size_option(state, text); break;
+    case OPTION_HUGE_PAGES: settings->huge_pages = true; break;
     case OPTION_USER: settings->login.user = text; break;
     case OPTION_PASSWORD_FILE: arguments->password_file = text; break;
     case OPTION_DATABASE:
@@ -365,8 +370,11 @@ static int serve_table(const struct settings *settings, sesstab *table, struct s
             return EXIT_FAILED;
         }
         enum ending ending = ENDING_STOPPED;
-        if (stand_by(settings, store, &failed))
+        if (stand_by(settings, store, &failed)) {
+            struct huge *huge = settings->huge_pages ? huge_start(table) : NULL;
             ending = lead(settings, table, store, spawn, watch);
+            huge_stop(huge);
+        }
         store_close(store);
         if (ending == ENDING_SUPERSEDED) {
             pause_ms(STANDBY_MS);

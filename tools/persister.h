@@ -16,6 +16,7 @@
  *   persister_server.c      what the server is and what its acknowledgement is worth
  *   persister_spawn.c       a private redis-server
  *   persister_watch.c       the thread that notices deaths
+ *   persister_huge.c        the thread that puts the table on huge pages, if it is asked for
  *   persister_table.c       whether the table's name still means this segment
  */
 #ifndef TOOLS_PERSISTER_H
@@ -40,6 +41,7 @@ struct settings {
     unsigned flush_interval_ms;
     unsigned batch;
     int timeout_ms;
+    bool huge_pages;
 };
 
 uint64_t monotonic_ms(void);

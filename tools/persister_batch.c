@@ -9,7 +9,11 @@
 #include <string.h>
 
 enum operation_kind { CLEAR, RECORD, METADATA, JOIN, TOUCH, REMOVE, LEAVE };
-enum { OPERATIONS_PER_IMAGE = 4, LOUD = 8 /* refused bindings that are logged in a second */ };
+enum {
+    OPERATIONS_PER_IMAGE = 4,
+    CHAIN = 64, /* batches of tickets in a row                */
+    LOUD = 8    /* refused bindings that are logged in a second */
+};
 
 struct operation {
     size_t image;
@@ -35,6 +39,22 @@ struct outcome {
 
 static const size_t everything = SIZE_MAX;
 
+static bool hand_init(struct hand *hand, size_t room)
+{
+    hand->images = calloc(room, sizeof *hand->images);
+    hand->outcomes = calloc(room, sizeof *hand->outcomes);
+    hand->operations = calloc(room * OPERATIONS_PER_IMAGE, sizeof *hand->operations);
+    return hand->images && hand->outcomes && hand->operations;
+}
+
+static void hand_free(struct hand *hand)
+{
+    transaction_free(&hand->transaction);
+    free(hand->images);
+    free(hand->outcomes);
+    free(hand->operations);
+}
+
 bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct fence *fence,
                 const char *prefix, size_t room)
 {
@@ -44,22 +64,17 @@ bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct
     batch->fence = fence;
     batch->prefix = prefix;
     batch->room = room;
-    batch->images = calloc(room, sizeof *batch->images);
-    batch->outcomes = calloc(room, sizeof *batch->outcomes);
-    batch->operations = calloc(room * OPERATIONS_PER_IMAGE, sizeof *batch->operations);
     quarantine_init(&batch->quarantine, store);
     round_init(&batch->round, store);
-    return batch->images && batch->outcomes && batch->operations;
+    return hand_init(&batch->hand, room) && hand_init(&batch->ahead, room);
 }
 
 void batch_free(struct batch *batch)
 {
     quarantine_free(&batch->quarantine);
     round_free(&batch->round);
-    transaction_free(&batch->transaction);
-    free(batch->images);
-    free(batch->outcomes);
-    free(batch->operations);
+    hand_free(&batch->hand);
+    hand_free(&batch->ahead);
 }
 
 /* ---------------------------------------------------------------- commands --------------- */
@@ -67,24 +82,25 @@ void batch_free(struct batch *batch)
 /* Says what the next appended command is for; the first one opens the transaction. */
 static void operate(struct batch *batch, size_t image, enum operation_kind kind)
 {
-    if (batch->operation_count == 0)
-        fence_begin(batch->fence, &batch->transaction);
-    batch->operations[batch->operation_count++] = (struct operation){ image, kind };
+    if (batch->hand.operation_count == 0)
+        fence_begin(batch->fence, &batch->hand.transaction);
+    batch->hand.operations[batch->hand.operation_count++] = (struct operation){ image, kind };
 }
 
 static void append_put(struct batch *batch, size_t i, const struct session_key *key,
                        const sesstab_view *view)
 {
-    const struct store_image *image = &batch->images[i];
+    const struct store_image *image = &batch->hand.images[i];
     struct redis *redis = batch->fence->redis;
     char active[KEY_BYTES];
     if (image->replace) {
         operate(batch, i, CLEAR);
         redis_put(redis, "DEL", key->record, key->metadata, NULL);
     }
+    uint64_t base = batch->unsure ? 0 : image->base; /* B4 */
     operate(batch, i, RECORD);
-    append_record(redis, key, image, view);
-    if (view->metadata_count) {
+    append_record(redis, key, image, view, base);
+    if (metadata_changed(view, base)) {
         operate(batch, i, METADATA);
         append_metadata(redis, key, view);
     }
@@ -108,7 +124,7 @@ static void append_delete(struct batch *batch, size_t i, const struct session_ke
 /* A write that nobody waits for is one of those that the quarantine allows, or is not tried. */
 static bool is_parked(struct batch *batch, size_t i)
 {
-    const struct store_image *image = &batch->images[i];
+    const struct store_image *image = &batch->hand.images[i];
     bool counts = !image->urgent && (image->kind == STORE_PUT || image->kind == STORE_TOUCH);
     if (!counts || batch->allowance == SIZE_MAX)
         return false;
@@ -116,13 +132,13 @@ static bool is_parked(struct batch *batch, size_t i)
         batch->allowance--;
         return false;
     }
-    batch->outcomes[i].kind = PARKED;
+    batch->hand.outcomes[i].kind = PARKED;
     return true;
 }
 
 static void append_image(struct batch *batch, size_t i)
 {
-    struct store_image *image = &batch->images[i];
+    struct store_image *image = &batch->hand.images[i];
     struct session_key key;
     sesstab_view view;
     store_read(batch->store, image, &view);
@@ -131,7 +147,7 @@ static void append_image(struct batch *batch, size_t i)
     session_key(&key, batch->prefix, image->handle);
     switch (image->kind) {
     case STORE_NOTHING:
-        batch->outcomes[i].kind = CLEAN;
+        batch->hand.outcomes[i].kind = CLEAN;
         break;
     case STORE_TOUCH:
         operate(batch, i, TOUCH);
@@ -167,7 +183,7 @@ static bool shows_loss(const struct store_image *image, enum operation_kind kind
 static void judge_operation(struct batch *batch, const struct operation *operation,
                             const redisReply *reply)
 {
-    struct outcome *outcome = &batch->outcomes[operation->image];
+    struct outcome *outcome = &batch->hand.outcomes[operation->image];
     if (reply->type == REDIS_REPLY_ERROR && redis_refusal(reply) == REFUSAL_LATER) {
         outcome->kind = WAITING;
         redis_drop(batch->fence->redis, reply->str);
@@ -179,39 +195,41 @@ static void judge_operation(struct batch *batch, const struct operation *operati
     } else {
         outcome->record_written |= operation->kind == RECORD;
         if (outcome->kind == WRITTEN &&
-            shows_loss(&batch->images[operation->image], operation->kind, reply))
+            shows_loss(&batch->hand.images[operation->image], operation->kind, reply))
             outcome->kind = LOST;
     }
 }
 
 static void judge_executed(struct batch *batch)
 {
-    for (size_t k = 0; k < batch->operation_count; k++) {
-        struct outcome *outcome = &batch->outcomes[batch->operations[k].image];
-        if (k == 0 || batch->operations[k - 1].image != batch->operations[k].image)
+    for (size_t k = 0; k < batch->hand.operation_count; k++) {
+        struct outcome *outcome = &batch->hand.outcomes[batch->hand.operations[k].image];
+        if (k == 0 || batch->hand.operations[k - 1].image != batch->hand.operations[k].image)
             outcome->kind = WRITTEN;
-        judge_operation(batch, &batch->operations[k], batch->transaction.exec->element[k]);
+        judge_operation(batch, &batch->hand.operations[k],
+                        batch->hand.transaction.exec->element[k]);
     }
 }
 
 /* Redis refused the transaction: for the commands with an error, or, if none has, for all. */
 static void judge_aborted(struct batch *batch)
 {
-    const struct transaction *t = &batch->transaction;
+    const struct transaction *t = &batch->hand.transaction;
     bool found = false;
-    for (size_t k = 0; k < batch->operation_count; k++)
+    for (size_t k = 0; k < batch->hand.operation_count; k++)
         found |= t->refusals[k] != REFUSAL_NONE;
-    for (size_t k = 0; k < batch->operation_count; k++)
+    for (size_t k = 0; k < batch->hand.operation_count; k++)
         if (!found)
-            refuse(&batch->outcomes[batch->operations[k].image], t->refusal, t->error);
+            refuse(&batch->hand.outcomes[batch->hand.operations[k].image], t->refusal, t->error);
         else if (t->refusals[k] != REFUSAL_NONE)
-            refuse(&batch->outcomes[batch->operations[k].image], t->refusals[k], t->error);
+            refuse(&batch->hand.outcomes[batch->hand.operations[k].image], t->refusals[k],
+                   t->error);
 }
 
 /* ---------------------------------------------------------------- attempts --------------- */
 
-/* Writes the images that wait (ONLY: just that one) as one transaction. */
-static enum verdict attempt(struct batch *batch, size_t only)
+/* Appends the images that wait (ONLY: just that one) as one transaction, if there is anything. */
+static enum verdict compose(struct batch *batch, size_t only)
 {
     struct redis *redis = batch->fence->redis;
     if (!fence_held(batch->fence))
@@ -221,17 +239,24 @@ static enum verdict attempt(struct batch *batch, size_t only)
         redis_drop(redis, sesstab_strerror(error));
         return BROKEN;
     }
-    batch->operation_count = 0;
-    for (size_t i = 0; i < batch->count; i++)
-        if (batch->outcomes[i].kind == WAITING && (only == everything || only == i))
+    batch->hand.operation_count = 0;
+    for (size_t i = 0; i < batch->hand.count; i++)
+        if (batch->hand.outcomes[i].kind == WAITING && (only == everything || only == i))
             append_image(batch, i);
     sesstab_read_end(batch->table);
-    if (batch->operation_count == 0)
-        return COMMITTED;
+    if (batch->hand.operation_count)
+        fence_end(batch->fence, &batch->hand.transaction);
+    return COMMITTED;
+}
 
-    enum verdict verdict = fence_commit(batch->fence, &batch->transaction);
-    if (verdict == ABORTED && batch->transaction.refusal == REFUSAL_LATER) {
-        redis_drop(redis, batch->transaction.error);
+/* What became of what was composed. */
+static enum verdict conclude(struct batch *batch)
+{
+    if (batch->hand.operation_count == 0)
+        return COMMITTED;
+    enum verdict verdict = fence_verdict(batch->fence, &batch->hand.transaction);
+    if (verdict == ABORTED && batch->hand.transaction.refusal == REFUSAL_LATER) {
+        redis_drop(batch->fence->redis, batch->hand.transaction.error);
         return BROKEN;
     }
     if (verdict == COMMITTED)
@@ -239,6 +264,12 @@ static enum verdict attempt(struct batch *batch, size_t only)
     if (verdict == ABORTED)
         judge_aborted(batch);
     return verdict;
+}
+
+static enum verdict attempt(struct batch *batch, size_t only)
+{
+    enum verdict verdict = compose(batch, only);
+    return verdict == COMMITTED ? conclude(batch) : verdict;
 }
 
 /*
@@ -286,25 +317,25 @@ static enum verdict remove_by_script(struct batch *batch, const uint64_t *handle
 /* The deletions that were refused for want of memory. */
 static enum verdict delete_first(struct batch *batch)
 {
-    uint64_t *handles = calloc(batch->count, sizeof *handles);
+    uint64_t *handles = calloc(batch->hand.count, sizeof *handles);
     size_t n = 0;
     if (!handles)
         return COMMITTED;
-    for (size_t i = 0; i < batch->count; i++)
-        if (batch->outcomes[i].kind == REFUSED && batch->images[i].kind == STORE_DELETE)
-            handles[n++] = batch->images[i].handle;
+    for (size_t i = 0; i < batch->hand.count; i++)
+        if (batch->hand.outcomes[i].kind == REFUSED && batch->hand.images[i].kind == STORE_DELETE)
+            handles[n++] = batch->hand.images[i].handle;
     enum verdict verdict = n ? remove_by_script(batch, handles, n) : COMMITTED;
-    for (size_t i = 0; n && verdict == COMMITTED && i < batch->count; i++)
-        if (batch->outcomes[i].kind == REFUSED && batch->images[i].kind == STORE_DELETE)
-            batch->outcomes[i].kind = WRITTEN;
+    for (size_t i = 0; n && verdict == COMMITTED && i < batch->hand.count; i++)
+        if (batch->hand.outcomes[i].kind == REFUSED && batch->hand.images[i].kind == STORE_DELETE)
+            batch->hand.outcomes[i].kind = WRITTEN;
     free(handles);
     return verdict == ABORTED ? COMMITTED : verdict;
 }
 
 static bool waits(const struct batch *batch, enum outcome_kind kind)
 {
-    for (size_t i = 0; i < batch->count; i++)
-        if (batch->outcomes[i].kind == kind)
+    for (size_t i = 0; i < batch->hand.count; i++)
+        if (batch->hand.outcomes[i].kind == kind)
             return true;
     return false;
 }
@@ -313,9 +344,9 @@ static bool waits(const struct batch *batch, enum outcome_kind kind)
 static enum verdict write_alone(struct batch *batch)
 {
     enum verdict verdict = COMMITTED;
-    for (size_t i = 0; i < batch->count && verdict == COMMITTED; i++) {
-        struct outcome *outcome = &batch->outcomes[i];
-        if (outcome->kind != REFUSED || !batch->images[i].urgent || outcome->record_written)
+    for (size_t i = 0; i < batch->hand.count && verdict == COMMITTED; i++) {
+        struct outcome *outcome = &batch->hand.outcomes[i];
+        if (outcome->kind != REFUSED || !batch->hand.images[i].urgent || outcome->record_written)
             continue;
         outcome->kind = WAITING;
         verdict = attempt(batch, i);
@@ -326,17 +357,15 @@ static enum verdict write_alone(struct batch *batch)
 }
 
 /* B2; FENCED or BROKEN end it at once, with what was not written WAITING. */
-static enum verdict write_images(struct batch *batch)
+static enum verdict take_apart(struct batch *batch)
 {
-    enum verdict verdict = attempt(batch, everything);
-    if (verdict != ABORTED)
-        return verdict;
-    verdict = batch->transaction.refusal == REFUSAL_FULL ? delete_first(batch) : COMMITTED;
+    bool full = batch->hand.transaction.refusal == REFUSAL_FULL;
+    enum verdict verdict = full ? delete_first(batch) : COMMITTED;
     if (verdict == COMMITTED && waits(batch, WAITING))
         verdict = attempt(batch, everything);
     if (verdict == FENCED || verdict == BROKEN)
         return verdict;
-    return batch->count > 1 ? write_alone(batch) : COMMITTED;
+    return batch->hand.count > 1 ? write_alone(batch) : COMMITTED;
 }
 
 /* ---------------------------------------------------------------- settling --------------- */
@@ -399,9 +428,9 @@ static void say_refused(struct batch *batch, const struct store_image *image,
 /* True when the tickets of image I are answered and the image is out of hands. */
 static bool answer_refused(struct batch *batch, size_t i)
 {
-    const struct store_image *image = &batch->images[i];
+    const struct store_image *image = &batch->hand.images[i];
     struct store_image as_stored;
-    if (!image->urgent || image->kind == STORE_DELETE || batch->outcomes[i].record_written ||
+    if (!image->urgent || image->kind == STORE_DELETE || batch->hand.outcomes[i].record_written ||
         !store_waited_for(batch->store, image))
         return false;
     switch (read_back(batch, image, &as_stored)) {
@@ -411,7 +440,7 @@ static bool answer_refused(struct batch *batch, size_t i)
     case NOT_IN_REDIS:
         if (!store_refuse(batch->store, image))
             return false;
-        say_refused(batch, image, &batch->outcomes[i]);
+        say_refused(batch, image, &batch->hand.outcomes[i]);
         return true;
     case CANNOT_TELL:
         break;
@@ -421,40 +450,40 @@ static bool answer_refused(struct batch *batch, size_t i)
 
 static void settle_refused(struct batch *batch, size_t i)
 {
-    const struct outcome *outcome = &batch->outcomes[i];
+    const struct outcome *outcome = &batch->hand.outcomes[i];
     if (!answer_refused(batch, i))
-        quarantine_refused(&batch->quarantine, &batch->images[i], outcome->refusal,
+        quarantine_refused(&batch->quarantine, &batch->hand.images[i], outcome->refusal,
                            outcome->error);
 }
 
 /* Those that are written first, because their callers wait; the refused cost a round trip each. */
 static void settle(struct batch *batch)
 {
-    for (size_t i = 0; i < batch->count; i++)
-        switch (batch->outcomes[i].kind) {
+    for (size_t i = 0; i < batch->hand.count; i++)
+        switch (batch->hand.outcomes[i].kind) {
         case WRITTEN:
-            store_ack(batch->store, &batch->images[i]);
-            quarantine_accepted(&batch->quarantine, &batch->images[i]);
-            round_written(&batch->round, &batch->images[i]);
+            store_ack(batch->store, &batch->hand.images[i]);
+            quarantine_accepted(&batch->quarantine, &batch->hand.images[i]);
+            round_written(&batch->round, &batch->hand.images[i]);
             batch->written++;
             break;
         case LOST:
-            store_forget(batch->store, &batch->images[i]);
+            store_forget(batch->store, &batch->hand.images[i]);
             batch->lost++;
             break;
         case WAITING:
-            store_retry(batch->store, &batch->images[i]);
+            store_retry(batch->store, &batch->hand.images[i]);
             break;
         case PARKED:
-            quarantine_park(&batch->quarantine, &batch->images[i]);
+            quarantine_park(&batch->quarantine, &batch->hand.images[i]);
             break;
         case CLEAN:
         case KEPT:
         case REFUSED:
             break;
         }
-    for (size_t i = 0; i < batch->count; i++)
-        if (batch->outcomes[i].kind == REFUSED)
+    for (size_t i = 0; i < batch->hand.count; i++)
+        if (batch->hand.outcomes[i].kind == REFUSED)
             settle_refused(batch, i);
 }
 
@@ -462,30 +491,110 @@ static void settle(struct batch *batch)
 static size_t keep_repeated(struct batch *batch)
 {
     size_t kept = 0;
-    for (size_t i = 0; i < batch->count; i++)
-        if (round_keep(&batch->round, &batch->images[i])) {
-            batch->outcomes[i].kind = KEPT;
+    for (size_t i = 0; i < batch->hand.count; i++)
+        if (round_keep(&batch->round, &batch->hand.images[i])) {
+            batch->hand.outcomes[i].kind = KEPT;
             kept++;
         }
     return kept;
 }
 
-enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken,
-                         size_t *kept)
+static void take(struct batch *batch, size_t max, bool urgent_only)
 {
+    struct hand *hand = &batch->hand;
     if (max > batch->room)
         max = batch->room;
-    batch->count = store_take(batch->store, batch->images, max, urgent_only);
-    memset(batch->outcomes, 0, batch->count * sizeof *batch->outcomes);
-    *taken = batch->count;
+    hand->count = store_take(batch->store, hand->images, max, urgent_only);
+    hand->operation_count = 0;
+    memset(hand->outcomes, 0, hand->count * sizeof *hand->outcomes);
+}
+
+static enum verdict finish(struct batch *batch, enum verdict verdict)
+{
+    if (verdict == ABORTED)
+        verdict = take_apart(batch);
+    settle(batch);
+    batch->hand.count = 0;
+    return redis_connected(batch->fence->redis) ? verdict : BROKEN;
+}
+
+enum verdict batch_write(struct batch *batch, size_t max, size_t *taken, size_t *kept)
+{
+    take(batch, max, false);
+    *taken = batch->hand.count;
     *kept = keep_repeated(batch);
-    if (*kept == batch->count)
+    if (*kept == batch->hand.count)
         return COMMITTED;
     batch->allowance = quarantine_allowance(&batch->quarantine);
-    enum verdict verdict = write_images(batch);
-    settle(batch);
-    batch->count = 0;
-    return redis_connected(batch->fence->redis) ? verdict : BROKEN;
+    return finish(batch, attempt(batch, everything));
+}
+
+static void change_hands(struct batch *batch)
+{
+    struct hand hand = batch->hand;
+    batch->hand = batch->ahead;
+    batch->ahead = hand;
+}
+
+/* Reads and encodes the next batch of tickets. */
+static enum verdict prepare(struct batch *batch, size_t max)
+{
+    take(batch, max, true);
+    return batch->hand.count ? compose(batch, everything) : COMMITTED;
+}
+
+/* Whether Redis has all of it. */
+static bool all_written(const struct hand *hand)
+{
+    for (size_t i = 0; i < hand->count; i++)
+        if (hand->outcomes[i].kind != WRITTEN && hand->outcomes[i].kind != CLEAN)
+            return false;
+    return true;
+}
+
+/* What was prepared is given back to the store. */
+static void take_back(struct batch *batch)
+{
+    redis_take_back(batch->fence->redis);
+    change_hands(batch);
+    for (size_t i = 0; i < batch->hand.count; i++)
+        store_retry(batch->store, &batch->hand.images[i]);
+    batch->hand.count = 0;
+    change_hands(batch);
+}
+
+/* Sends the hand's transaction, prepares the next one (B3; MAX 0: none), and ends the first. */
+static enum verdict follow(struct batch *batch, size_t max)
+{
+    struct redis *redis = batch->fence->redis;
+    redis_send(redis);
+    redis_hold(redis);
+    change_hands(batch);
+    enum verdict next = prepare(batch, max);
+    change_hands(batch);
+    enum verdict verdict = conclude(batch);
+    if (verdict == COMMITTED && next == COMMITTED && all_written(&batch->hand) &&
+        fence_held(batch->fence)) {
+        redis_release(redis);
+        redis_send(redis);
+    } else {
+        take_back(batch);
+    }
+    return finish(batch, verdict);
+}
+
+enum verdict batch_write_tickets(struct batch *batch, size_t max)
+{
+    enum verdict verdict = prepare(batch, max);
+    if (verdict != COMMITTED)
+        return finish(batch, verdict);
+    for (size_t n = CHAIN; batch->hand.count; n--) {
+        verdict = follow(batch, n && batch->hand.count == max ? max : 0);
+        change_hands(batch);
+        if (verdict != COMMITTED)
+            break;
+    }
+    return verdict;
 }
 
 enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t count)
@@ -495,14 +604,14 @@ enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t c
     if (!fence_held(batch->fence))
         return redis_connected(batch->fence->redis) ? FENCED : BROKEN;
     active_key(active, batch->prefix);
-    fence_begin(batch->fence, &batch->transaction);
+    fence_begin(batch->fence, &batch->hand.transaction);
     for (size_t i = 0; i < count; i++) {
         session_key(&key, batch->prefix, handles[i]);
         redis_put(batch->fence->redis, "DEL", key.record, key.metadata, NULL);
         redis_put(batch->fence->redis, "SREM", active, key.handle, NULL);
     }
-    enum verdict verdict = fence_commit(batch->fence, &batch->transaction);
-    if (verdict == ABORTED && batch->transaction.refusal == REFUSAL_FULL)
+    enum verdict verdict = fence_commit(batch->fence, &batch->hand.transaction);
+    if (verdict == ABORTED && batch->hand.transaction.refusal == REFUSAL_FULL)
         verdict = remove_by_script(batch, handles, count);
     return verdict;
 }

@@ -16,10 +16,17 @@
  *   unknown (dropped, fenced)  store_retry
  *   written in this round      kept until the next one
  *
- *   B1  One batch at a time; every image that was taken has one outcome when the call returns, or
- *       is in the quarantine.
+ *   B1  Redis has one batch at a time; every image that was taken has one outcome when the call
+ *       returns, or is in the quarantine.
  *   B2  A batch that Redis refuses as a whole is taken apart: deletions first (they free memory),
  *       then what was not itself refused, then each session with tickets alone.
+ *   B3  While Redis executes a full batch of tickets, the next one is read and encoded (`ahead`).
+ *       It goes out as soon as GET has shown the token after the first, before those who wait for
+ *       the first are told.  Unless Redis took all of the first, the next is taken back: what it
+ *       was read from may be rolled back, or what Redis had may be lost.
+ *   B4  What has not changed since Redis acknowledged the session is not sent again: not the fields
+ *       of its birth, nor metadata of which none is newer.  But while Redis may have gone back to
+ *       an older copy, until all is compared (`unsure`), everything is.
  */
 #ifndef TOOLS_PERSISTER_BATCH_H
 #define TOOLS_PERSISTER_BATCH_H
@@ -30,18 +37,25 @@
 
 enum { BATCH_MAX = 4096 };
 
+/* What is written at once. */
+struct hand {
+    size_t count;
+    struct store_image *images;
+    struct outcome *outcomes;      /* of the images                       */
+    struct operation *operations;  /* the transaction's commands          */
+    size_t operation_count;
+    struct transaction transaction;
+};
+
 struct batch {
     sesstab *table;
     struct store *store;
     struct fence *fence;
     const char *prefix;
-    size_t room, count;            /* images: most, now in hands          */
-    struct store_image *images;
-    struct outcome *outcomes;      /* of the images                       */
-    struct operation *operations;  /* the transaction's commands          */
-    size_t operation_count;
+    size_t room;                   /* images in a hand, at most           */
+    struct hand hand, ahead;       /* being written; B3                   */
     size_t allowance;              /* see quarantine_allowance()          */
-    struct transaction transaction;
+    bool unsure;                   /* B4; the comparison's to say         */
     struct quarantine quarantine;
     struct round round;
     uint64_t written, refused, lost; /* since batch_init() */
@@ -54,12 +68,14 @@ bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct
 void batch_free(struct batch *batch);
 
 /*
- * Takes up to MAX sessions (URGENT_ONLY: with tickets) and writes them, those that wait or were not
- * written in this round yet; *TAKEN is how many were taken, *KEPT how many of these were not tried.
- * COMMITTED also when there was nothing to write.  Never ABORTED.
+ * Takes up to MAX sessions and writes them, those that wait or were not written in this round yet;
+ * *TAKEN is how many were taken, *KEPT how many of these were not tried.  COMMITTED also when there
+ * was nothing to write.  Never ABORTED.
  */
-enum verdict batch_write(struct batch *batch, size_t max, bool urgent_only, size_t *taken,
-                         size_t *kept);
+enum verdict batch_write(struct batch *batch, size_t max, size_t *taken, size_t *kept);
+
+/* Takes those with tickets, MAX in a batch, and writes them; as batch_write(). */
+enum verdict batch_write_tickets(struct batch *batch, size_t max);
 
 /* Deletes HANDLES, which the table does not know, from Redis. */
 enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t count);

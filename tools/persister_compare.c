@@ -17,6 +17,7 @@ void compare_start(struct compare *c, struct batch *batch, bool claims_only)
     compare_stop(c);
     memset(c, 0, sizeof *c);
     c->batch = batch;
+    batch->unsure = true;
     c->claims_only = claims_only;
     c->phase = COMPARE_TABLE;
     c->started_at = monotonic_ms();
@@ -40,6 +41,7 @@ static void finish(struct compare *c)
               NUMBER("repaired", c->repaired), NUMBER("removed", c->removed),
               NUMBER("strange", c->strange),
               NUMBER("ms", monotonic_ms() - c->started_at));
+    c->batch->unsure = false;
     compare_stop(c);
 }
 
@@ -183,7 +185,7 @@ static enum verdict remove_unknown(struct compare *c, uint64_t *handles, size_t 
         return verdict;
     /* They are found again by the next comparison. */
     log_event(LEVEL_WARN, "remove-refused", NUMBER("sessions", n),
-              TEXT("reason", c->batch->transaction.error));
+              TEXT("reason", c->batch->hand.transaction.error));
     return COMMITTED;
 }
 

@@ -337,13 +337,18 @@ static enum verdict judge(struct fence *fence, struct transaction *t)
     return BROKEN;
 }
 
-enum verdict fence_commit(struct fence *fence, struct transaction *t)
+void fence_end(struct fence *fence, struct transaction *t)
 {
     struct redis *redis = fence->redis;
     t->commands = redis->appended - t->first;
     redis_put(redis, "EXEC", NULL);
     redis_put(redis, "WATCH", fence->leader_key, NULL);
     redis_put(redis, "GET", fence->leader_key, NULL);
+}
+
+enum verdict fence_verdict(struct fence *fence, struct transaction *t)
+{
+    struct redis *redis = fence->redis;
     if (!make_room(fence, t) || !read_queueing(fence, t))
         return BROKEN;
     t->exec = redis_receive(redis);
@@ -360,4 +365,10 @@ enum verdict fence_commit(struct fence *fence, struct transaction *t)
         verdict = BROKEN;
     freeReplyObject(leader);
     return verdict;
+}
+
+enum verdict fence_commit(struct fence *fence, struct transaction *t)
+{
+    fence_end(fence, t);
+    return fence_verdict(fence, t);
 }

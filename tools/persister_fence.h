@@ -104,7 +104,13 @@ void transaction_free(struct transaction *transaction);
 /* Begins one; every command appended from here on is in it. */
 void fence_begin(struct fence *fence, struct transaction *transaction);
 
-/* Sends it and reads all its replies. */
+/* Ends it; redis_receive() or redis_send() sends it. */
+void fence_end(struct fence *fence, struct transaction *transaction);
+
+/* Reads all its replies. */
+enum verdict fence_verdict(struct fence *fence, struct transaction *transaction);
+
+/* Both. */
 enum verdict fence_commit(struct fence *fence, struct transaction *transaction);
 
 #endif

@@ -19,6 +19,7 @@ enum {
     BACKOFF_MIN_MS = 10,
     BACKOFF_MAX_MS = 1000,
     STABLE_MS = 1000,  /* a connection that lasted so long starts the back-off anew          */
+    TICKETS_AT_ONCE = 32, /* in a batch: while some are written, others' answers are given      */
     SWEEP_MS = 5,      /* between two steps of the store's sweep                             */
     REPEATS = 64,      /* takes in a row of nothing but what this round has written          */
     RIVAL_MS = 5000    /* for the leader of a table that was replaced to notice and leave    */
@@ -342,7 +343,8 @@ static enum verdict check(struct leader *l)
 
 /*
  * Sleeps until something is to be written: a ticket, or the end of the interval in which other
- * changes gather.  A comparison that runs shortens every sleep to nothing.
+ * changes gather (at once, when they are a backlog already).  A comparison that runs shortens every
+ * sleep to nothing.
  */
 static void gather(struct leader *l)
 {
@@ -354,7 +356,7 @@ static void gather(struct leader *l)
     bool work = store_sleep(l->store, deep, (int)limit);
     now = monotonic_ms();
     if (deep && work)
-        l->gather_until = now + l->settings->flush_interval_ms;
+        l->gather_until = now + (store_overflowed(l->store) ? 0 : l->settings->flush_interval_ms);
     /* Also without any news: the store looks for what nobody announced. */
     if (deep && now >= l->look_at)
         l->gather_until = now;
@@ -362,8 +364,8 @@ static void gather(struct leader *l)
 
 static enum verdict write_tickets(struct leader *l)
 {
-    size_t taken, kept;
-    return batch_write(&l->batch, l->settings->batch, true, &taken, &kept);
+    unsigned most = l->settings->batch;
+    return batch_write_tickets(&l->batch, most < TICKETS_AT_ONCE ? most : TICKETS_AT_ONCE);
 }
 
 /*
@@ -391,7 +393,7 @@ static enum verdict write_gathered(struct leader *l)
         l->repeats = 0;
     }
     /* One as a probe, where Redis took nothing at all. */
-    enum verdict verdict = batch_write(&l->batch, closed_until ? 1 : max, false, &taken, &kept);
+    enum verdict verdict = batch_write(&l->batch, closed_until ? 1 : max, &taken, &kept);
     l->repeats = kept == taken ? l->repeats + 1 : 0;
     closed_until = quarantine_closed_until(&l->batch.quarantine);
     l->look_at = now + CHECK_MS;
@@ -408,8 +410,10 @@ static enum verdict serve(struct leader *l)
     }
     if (!l->gather_until || monotonic_ms() < l->gather_until)
         gather(l);
-    bool due = l->gather_until && monotonic_ms() >= l->gather_until;
-    enum verdict verdict = due ? write_gathered(l) : write_tickets(l);
+    /* Tickets alone: who waits does not wait for the others' writes as well. */
+    enum verdict verdict = write_tickets(l);
+    if (verdict == COMMITTED && l->gather_until && monotonic_ms() >= l->gather_until)
+        verdict = write_gathered(l);
     if (verdict == COMMITTED && compare_running(&l->compare))
         verdict = compare_slice(&l->compare);
     return verdict;
@@ -476,7 +480,7 @@ static void flush(struct leader *l)
     quarantine_release(&l->batch.quarantine);
     while (!flushed(l, verdict, taken) && monotonic_ms() < leave_deadline(start)) {
         round_begin(&l->batch.round);
-        verdict = batch_write(&l->batch, l->settings->batch, false, &taken, &kept);
+        verdict = batch_write(&l->batch, l->settings->batch, &taken, &kept);
         if (taken == 0)
             usleep(SWEEP_MS * 1000);
     }

@@ -16,8 +16,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+enum {
+    OUTPUT_BYTES = 65536,
+    EARLY_BYTES = 16384, /* what Redis reads at a time */
+    COUNT_BYTES = 20     /* digits of a count          */
+};
 
 /* ---------------------------------------------------------------- addresses -------------- */
 
@@ -79,6 +86,8 @@ void redis_drop(struct redis *redis, const char *reason)
         return;
     redisFree(redis->context);
     redis->context = NULL;
+    redis->queued = redis->sent = 0; /* R3 */
+    redis->holding = false;
     snprintf(redis->reason, sizeof redis->reason, "%s", reason);
 }
 
@@ -87,9 +96,11 @@ void redis_free(struct redis *redis)
     redis_drop(redis, "closed");
     free(redis->arguments);
     free(redis->lengths);
+    free(redis->output);
     redis->arguments = NULL;
     redis->lengths = NULL;
-    redis->room = 0;
+    redis->output = NULL;
+    redis->room = redis->output_room = 0;
 }
 
 /* What a connect may take; when asked to stop, no longer than that may take. */
@@ -222,14 +233,106 @@ void redis_start(struct redis *redis, const char *command)
     redis_text(redis, command);
 }
 
+static bool make_output_room(struct redis *redis, size_t more)
+{
+    size_t room = redis->output_room ? redis->output_room : OUTPUT_BYTES;
+    while (room < redis->queued + more)
+        room *= 2;
+    char *output = room == redis->output_room ? redis->output : realloc(redis->output, room);
+    if (!output) {
+        redis_drop(redis, "out of memory");
+        return false;
+    }
+    redis->output = output;
+    redis->output_room = room;
+    return true;
+}
+
+/* "$17\r\n" */
+static char *encode_count(char *to, char kind, size_t count)
+{
+    char digits[COUNT_BYTES];
+    char *digit = digits + sizeof digits;
+    do
+        *--digit = (char)('0' + count % 10);
+    while (count /= 10);
+    *to++ = kind;
+    while (digit < digits + sizeof digits)
+        *to++ = *digit++;
+    memcpy(to, "\r\n", 2);
+    return to + 2;
+}
+
+/* What the socket takes now; *EVENTS is what to wait for next. */
+static bool send_some(struct redis *redis, short *events)
+{
+    size_t end = redis->holding ? redis->held_from : redis->queued;
+    while (redis->sent < end) {
+        ssize_t n = send(redis->context->fd, redis->output + redis->sent, end - redis->sent,
+                         MSG_NOSIGNAL);
+        if (n < 0 && errno != EINTR && errno != EAGAIN) {
+            redis_drop(redis, strerror(errno));
+            return false;
+        }
+        if (n < 0 && errno == EAGAIN) {
+            *events = POLLIN | POLLOUT;
+            return true;
+        }
+        redis->sent += n > 0 ? (size_t)n : 0;
+    }
+    if (!redis->holding)
+        redis->queued = redis->sent = 0;
+    *events = POLLIN;
+    return true;
+}
+
+void redis_send(struct redis *redis)
+{
+    short events;
+    if (redis->context)
+        send_some(redis, &events);
+}
+
+void redis_hold(struct redis *redis)
+{
+    redis->holding = redis->context;
+    redis->held_from = redis->queued;
+    redis->held_appended = redis->appended;
+}
+
+void redis_release(struct redis *redis)
+{
+    redis->holding = false;
+}
+
+void redis_take_back(struct redis *redis)
+{
+    if (!redis->holding)
+        return;
+    redis->queued = redis->held_from;
+    redis->appended = redis->held_appended;
+    redis->holding = false;
+}
+
 void redis_append(struct redis *redis)
 {
-    if (!redis->context)
+    size_t most = (redis->count + 1) * (COUNT_BYTES + 5);
+    for (size_t i = 0; i < redis->count; i++)
+        most += redis->lengths[i];
+    if (!redis->context || !make_output_room(redis, most))
         return;
-    if (redisAppendCommandArgv(redis->context, (int)redis->count, redis->arguments,
-                               redis->lengths) != REDIS_OK)
-        drop_for_error(redis);
+    char *to = encode_count(redis->output + redis->queued, '*', redis->count);
+    for (size_t i = 0; i < redis->count; i++) {
+        to = encode_count(to, '$', redis->lengths[i]);
+        memcpy(to, redis->arguments[i], redis->lengths[i]);
+        memcpy(to + redis->lengths[i], "\r\n", 2);
+        to += redis->lengths[i] + 2;
+    }
+    redis->queued = (size_t)(to - redis->output);
     redis->appended++;
+    /* What the socket takes now, so that the server parses it while the rest is encoded. */
+    if (redis->queued - redis->sent >= EARLY_BYTES)
+        redis_send(redis);
 }
 
 static void put(struct redis *redis, const char *command, va_list list)
@@ -258,18 +361,6 @@ redisReply *redis_ask(struct redis *redis, const char *command, ...)
 }
 
 /* ---------------------------------------------------------------- replies ---------------- */
-
-/* What the socket takes now; *EVENTS is what to wait for next. */
-static bool send_some(struct redis *redis, short *events)
-{
-    int done = 0;
-    if (redisBufferWrite(redis->context, &done) != REDIS_OK) {
-        drop_for_error(redis);
-        return false;
-    }
-    *events = done ? POLLIN : POLLIN | POLLOUT;
-    return true;
-}
 
 static bool wait_for(struct redis *redis, short events, uint64_t deadline)
 {

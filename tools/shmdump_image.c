@@ -319,7 +319,7 @@ bool image_refresh(struct image *image, char *error, size_t error_size)
  * sparser: cp leaves out what is zeros.) */
 static uint64_t committed_bytes(const struct image *image)
 {
-    return image->at.tickets + THREADS * sizeof(struct ticket) +
+    return sizeof image->header + (image->at.tickets - image->at.urgent) +
            (uint64_t)image->chunks * (sizeof(struct chunk) + CHUNK_BYTES);
 }
 

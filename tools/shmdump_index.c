@@ -22,19 +22,9 @@ struct index index_of_players(const struct image *image)
 
 /* ------------------------------------------------------------------ order ------------------ */
 
-/* MurmurHash3's finaliser: a bijection. */
-static uint64_t mix(uint64_t h)
-{
-    h ^= h >> 33;
-    h *= UINT64_C(0xff51afd7ed558ccd);
-    h ^= h >> 33;
-    h *= UINT64_C(0xc4ceb9fe1a85ec53);
-    return h ^ h >> 33;
-}
-
 uint64_t index_hash(const struct index *index, uint64_t key)
 {
-    return (index->of_players ? key : mix(key ^ index->seed)) | NODE_HASH;
+    return (index->of_players ? key : layout_hash(index->seed, key)) | NODE_HASH;
 }
 
 uint64_t player_key(uint32_t player_hash, slot_ref slot)

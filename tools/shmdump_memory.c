@@ -119,7 +119,7 @@ static void print_memory(const struct memory *m)
     char name[16];
     printf("same         %s are in the chunks of the slots\n", row_name(CHUNK_SESSIONS, name));
     printf("used         %.1f MiB in the file, %.1f MiB of it chunks\n", mib(m->image->used),
-           (double)m->image->chunks);
+           mib((uint64_t)m->image->chunks * CHUNK_BYTES));
     if (m->sessions)
         printf("per session  %" PRIu64 " bytes of the file (%" PRIu64 " sessions)\n",
                m->image->used / m->sessions, m->sessions);

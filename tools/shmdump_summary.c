@@ -1,5 +1,6 @@
 /* The summary: gathered in one walk over the table, then written as text or as JSON. */
 #include "tools/shmdump.h"
+#include "tools/shmdump_huge.h"
 #include "tools/shmdump_index.h"
 #include "tools/shmdump_session.h"
 #include "tools/shmdump_text.h"
@@ -25,6 +26,7 @@ struct summary {
     struct waiting waiting;
     unsigned workers[LIVENESS_COUNT], threads, sections;
     struct attached leader; /* id 0: nobody leads */
+    struct huge_pages huge;
 };
 
 static void count_session(const struct place *place, void *context)
@@ -89,6 +91,7 @@ static void summarize(const struct image *image, struct summary *sum)
         sum->sections += all[i].sections;
     }
     find_leader(image, all, count, sum);
+    sum->huge = huge_pages_of(image, all, count);
 }
 
 /* ------------------------------------------------------------------ writing ----------------- */
@@ -112,8 +115,21 @@ static const char *mode_name(const struct header *h)
     return h->mode < sizeof mode_names / sizeof *mode_names ? mode_names[h->mode] : "?";
 }
 
-static cJSON *table_json(const struct image *image)
+/* null: nobody could be asked. */
+static cJSON *huge_json(const struct huge_pages *huge)
 {
+    if (!huge->pid)
+        return must(cJSON_CreateNull());
+    cJSON *o = must(cJSON_CreateObject());
+    json_number(o, "bytes", huge->huge);
+    json_number(o, "of_bytes", huge->touched);
+    json_number(o, "pid", huge->pid);
+    return o;
+}
+
+static cJSON *table_json(const struct summary *sum)
+{
+    const struct image *image = sum->image;
     const struct header *h = &image->header;
     cJSON *o = must(cJSON_CreateObject());
     must(cJSON_AddStringToObject(o, "path", image->path));
@@ -125,6 +141,7 @@ static cJSON *table_json(const struct image *image)
     json_number(o, "bytes_reserved", image->at.end);
     json_number(o, "bytes_committed", (uint64_t)image->chunks * CHUNK_BYTES);
     json_number(o, "bytes_used", image->used);
+    cJSON_AddItemToObject(o, "huge_pages", huge_json(&sum->huge));
     json_number(o, "chunks", image->chunks);
     json_number(o, "max_chunks", h->max_chunks);
     json_number(o, "handle_buckets", image->handle_buckets);
@@ -180,7 +197,7 @@ static cJSON *counters_json(const struct header *h)
 static void summary_json(const struct summary *sum)
 {
     cJSON *o = must(cJSON_CreateObject()), *workers = must(cJSON_CreateObject());
-    cJSON_AddItemToObject(o, "table", table_json(sum->image));
+    cJSON_AddItemToObject(o, "table", table_json(sum));
     cJSON_AddItemToObject(o, "sessions", sessions_json(sum));
     for (unsigned i = WORKER_DEAD; i <= WORKER_UNKNOWN; i++)
         json_number(workers, liveness_names[i], sum->workers[i]);
@@ -198,8 +215,18 @@ static double mib(uint64_t bytes)
     return (double)bytes / (1 << 20);
 }
 
-static void print_table(const struct image *image, uint64_t now)
+static void print_huge(const struct huge_pages *huge)
 {
+    if (huge->pid)
+        printf("huge pages   %.1f MiB of the %.1f MiB that process %" PRIu32 " has looked at\n",
+               mib(huge->huge), mib(huge->touched), huge->pid);
+    else
+        puts("huge pages   unknown: no process that uses the table can be asked");
+}
+
+static void print_table(const struct summary *sum, uint64_t now)
+{
+    const struct image *image = sum->image;
     const struct header *h = &image->header;
     char time[TIME_BYTES], age[AGE_BYTES];
     printf("table        %s%s\n", image->path, image->live ? "" : " (a copy)");
@@ -207,10 +234,12 @@ static void print_table(const struct image *image, uint64_t now)
            age_text(now, h->created_at, age), this_boot(h) ? "" : ", before this boot",
            mode_name(h));
     printf("memory       %.1f MiB reserved (address space; the file is sparse),\n"
-           "             %" PRIu32 " of %" PRIu32 " chunks of 1 MiB committed, %.1f MiB used\n",
+           "             %" PRIu32 " of %" PRIu32 " chunks of 64 KiB committed, %.1f MiB used\n",
            mib(image->at.end), image->chunks, h->max_chunks, mib(image->used));
     printf("indexes      %" PRIu64 " buckets by handle, %" PRIu64 " by player\n",
            image->handle_buckets, image->player_buckets);
+    if (image->live)
+        print_huge(&sum->huge);
 }
 
 static void print_sessions(const struct summary *sum)
@@ -266,7 +295,7 @@ static void print_summary(const struct summary *sum)
 {
     const struct header *h = &sum->image->header;
     uint64_t now = clock_ms();
-    print_table(sum->image, now);
+    print_table(sum, now);
     print_sessions(sum);
     printf("workers      %u alive, %u dead, %u unknown; %u threads, %u read sections open\n",
            sum->workers[WORKER_ALIVE], sum->workers[WORKER_DEAD], sum->workers[WORKER_UNKNOWN],

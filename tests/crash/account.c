@@ -15,12 +15,12 @@ struct count {
 /* ---------------------------------------------------------------- places -------------------- */
 
 static void count_place(struct count *n, enum retired_kind kind, uint64_t word,
-                        const atomic_u64 *hints, unsigned page)
+                        uint64_t hints, unsigned page)
 {
     enum own_state state = OWN_STATE(word);
     check(state <= OWN_RETIRED);
     n->state[kind][state]++;
-    n->free_without_hint += state == OWN_FREE && !(hints[page / 64] >> (page % 64) & 1);
+    n->free_without_hint += state == OWN_FREE && !(hints >> page & 1);
 }
 
 static void count_block(struct count *n, uint64_t offset, const struct chunk *k, unsigned page)

@@ -273,7 +273,7 @@ static void empty_hands(struct world *w)
         rcu_reclaim(c);
     check_equal(c->limbo.count, 0);
     heap_flush(c);
-    memset(c->cursors, 0, sizeof c->cursors);
+    memset(c->searches, 0, sizeof c->searches);
 }
 
 void world_open(struct world *w, const struct operation *operation, struct stage *stage,

@@ -146,7 +146,7 @@ static void make_private(void)
 void image_build(void)
 {
     snprintf(name, sizeof name, "/sesstab-fuzz-%d", (int)getpid());
-    const sesstab_options options = { .create = true, .max_bytes = CHUNKS << 20, .ring_entries = 8,
+    const sesstab_options options = { .create = true, .max_bytes = CHUNKS * CHUNK_BYTES, .ring_entries = 8,
                                       .full_fences = true };
     must(sesstab_open(name, &options, &table) == SESSTAB_OK, "the table can be made");
     atexit(remove_name);

@@ -24,6 +24,24 @@ static void find(uint64_t handle)
     sesstab_read_end(image_table());
 }
 
+/* Those from FIRST on. */
+static void find_many(uint64_t first)
+{
+    enum { MANY = 40 };
+    sesstab_view views[MANY];
+    uint64_t handles[MANY];
+    int results[MANY];
+    for (uint64_t i = 0; i < MANY; i++)
+        handles[i] = (first + i) % MANY;
+    if (sesstab_read_begin(image_table()) != SESSTAB_OK)
+        return;
+    sesstab_find_many(image_table(), handles, MANY, views, results);
+    for (size_t i = 0; i < MANY; i++)
+        if (results[i] == SESSTAB_OK)
+            image_look_at(&views[i], handles[i]);
+    sesstab_read_end(image_table());
+}
+
 static void get(uint64_t handle)
 {
     static char buffer[SESSTAB_RECORD_MAX];
@@ -58,7 +76,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < 12 && input.left; i++) {
         uint8_t what = input_byte(&input);
         switch (what >> 5) {
-        case 0: case 1: case 2: find(what & 31); break;
+        case 0: case 1: find(what & 31); break;
+        case 2: find_many(what & 31); break;
         case 3: case 4: get(what & 31); break;
         case 5: walk(what & 3); break;
         default: sesstab_by_player(image_table(), image_players[what & 3], look, NULL); break;

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { SESSIONS_MOST = 8192, PATIENCE_MS = 60000, STARVED_MS = 3000, OUTPUT = 1 << 16, LIMBO = 1024 };
+enum { SESSIONS_MOST = 16384, PATIENCE_MS = 60000, STARVED_MS = 3000, OUTPUT = 1 << 16, LIMBO = 1024 };
 
 static bool has_redis(void)
 {
