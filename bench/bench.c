@@ -203,6 +203,7 @@ void bench_machine(bench_fact_fn *fact, void *context)
     caches(text, sizeof text);
     fact("caches", text, context);
     line_of("/proc/meminfo", "MemTotal", text, sizeof text);
+    snprintf(text, sizeof text, "%.1f GiB", strtod(text, NULL) / (1 << 20));
     fact("memory", text, context);
     snprintf(text, sizeof text, "%.200s %.50s", system.sysname, system.release);
     fact("kernel", text, context);

@@ -11,9 +11,10 @@ BENCH_ROUNDS ?= 9
 
 FIGURES   := $(BUILD)/bench/figures
 DOCS      ?= docs
-SHOWN     := get-view get-dependent everybody latency mix huge-pages # plots in performance.md
+SHOWN     := everybody get-view get-dependent get-batch latency mix huge-pages growth # in performance.md
 PLOTS     := $(BUILD)/bench/plots
 REPORT    := $(BUILD)/bench/report/report
+REPORT_OBJ := $(call objects,bench/report/*.c)
 BENCH_OBJ := $(call objects,bench/*.c)
 BENCH_OBJ := $(filter-out %_bench.o,$(BENCH_OBJ))
 TABLE_OBJ := $(call objects,bench/table/*.c) $(BUILD)/bench/table/boost.o
@@ -38,7 +39,7 @@ $(BUILD)/bench/apcu.php: bench/table/apcu.php
 	@mkdir -p $(@D)
 	@cp $< $@
 
-$(REPORT): $(REPORT).o $(BENCH_OBJ)
+$(REPORT): $(REPORT_OBJ) $(BENCH_OBJ)
 	$(call link,-lcjson -lm)
 
 bench-table: $(BUILD)/bench/table_bench  ## operations on the table, beside 10 peers (minutes)
@@ -46,8 +47,7 @@ bench-table: $(BUILD)/bench/table_bench  ## operations on the table, beside 10 p
 	@$< $(addprefix --sessions=,$(BENCH_SIZES)) --rounds=$(BENCH_ROUNDS) --huge --json=$(FIGURES)/table.json
 
 bench-table-smoke: $(BUILD)/bench/table_bench
-	@mkdir -p $(FIGURES)
-	@$< --smoke --json=$(FIGURES)/smoke.json
+	@$< --smoke --json=$(BUILD)/bench/smoke.json
 
 bench-plots: $(FIGURES)/table.json $(REPORT)  ## draw the plots again from the last figures
 	@bench/plot $(REPORT) $(FIGURES) $(PLOTS)
@@ -57,10 +57,10 @@ bench-report: bench  ## measure everything, and write docs/performance.md anew
 
 bench-write: $(REPORT) bench-plots  ## write docs/performance.md from the last figures
 	@mkdir -p $(DOCS)/plots
-	@cp $(addprefix $(PLOTS)/,$(addsuffix .svg,$(SHOWN))) $(DOCS)/plots/
+	@for plot in $(SHOWN); do cp $(PLOTS)/$$plot.svg $(DOCS)/plots/ || echo "$$plot: measure and draw it first"; done
 	@$< bench/performance.md.in $(FIGURES)/*.json >$(DOCS)/performance.md
 
-bench-instructions: $(BUILD)/bench/table_bench  ## instructions per operation, counted by callgrind (minutes)
+bench-instructions: $(BUILD)/bench/table_bench  ## instructions and cache lines per operation, counted by callgrind (minutes)
 	@mkdir -p $(FIGURES)
 	@bench/instructions $< $(FIGURES)/instructions.json
 
@@ -69,9 +69,11 @@ $(FIGURES)/table.json:
 
 -include bench/idea.mk
 
-bench:  ## measure everything: the table beside its peers, the idea, binds, growth (many minutes)
+bench:  ## measure everything: the table beside its peers, the idea, binds, growth (half an hour)
 	@.ci/install bench
-	@$(MAKE) bench-table bench-idea bench-persister bench-growth bench-instructions bench-plots lines
+	@for part in table idea persister growth instructions plots; do \
+	    echo "# bench-$$part, $$(date +%T)"; $(MAKE) bench-$$part || exit; done
+	@$(MAKE) lines
 
 bench-smoke:  ## see that the benchmarks run (seconds; judges no time)
 	@$(MAKE) bench-table-smoke bench-idea-smoke bench-persister-smoke bench-growth-smoke

@@ -3,19 +3,22 @@
  * that the writer or a reader sees, what does a session cost along the way, and is all of it given
  * back when everyone has left?
  *
- *   N1  Everybody spends as much time on the table as on reading the clock and nothing else, in
- *       turns, a few operations long.  A pause between two readings of the clock is the machine's
- *       doing; so one longest pause stands beside the other: same process, same time, same method.
+ *   N1  Everybody spends as much time on a table that does not grow (sessions come and go in it),
+ *       and on reading the clock and nothing else, as on the table that grows; in turns, a few
+ *       operations long: same process, same time, same method.  A pause between two readings of
+ *       the clock is the machine's doing, and what the still table shows as well is not growth's.
  *   N2  Time in which a process was ready to run and had no processor (/proc/.../schedstat) is not
  *       the table's doing.  The `own` part of a pause is what remains: computing, in the program
  *       and in the kernel, and waiting for anything else.  On a virtual machine it includes what
  *       the hypervisor takes, and the own part of the clock's pauses shows how much that is.
  *   N3  A reader looks for sessions that are there, and must find each.
+ *   N4  An operation in which the table has grown is known as such: it is a growth step.
  */
 #include "bench/bench.h"
 #include "bench/persist/output.h"
 #include "bench/persist/stage.h"
 #include "bench/results.h"
+#include "lib/table.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -33,7 +36,10 @@
 enum {
     SESSIONS_MAX = 100000000,
     READERS_MAX = 16,
+    STILL = 100000,       /* sessions of the table that does not grow */
     STEPS = 50,           /* points of the curve */
+    USUAL_BYTES = 430,    /* of a session, generously, to see whether there is room for all */
+    RESERVE = 512 << 20,  /* bytes of memory that are left to others */
     LONG_NS = 1000000,    /* a pause that growth must not make */
     LOOK_NS = 20000       /* a pause in which the process may have waited for a processor */
 };
@@ -97,16 +103,20 @@ static const struct argp argp = {
 
 /* ---------------------------------------------------------------- pauses ---------------- */
 
-/* What somebody saw while he used the table, or while he only looked at the clock; nanoseconds. */
+/* What somebody saw while he did one thing; nanoseconds. */
 struct pauses {
     uint64_t total;
     uint64_t longest[STEPS], longest_own[STEPS]; /* by step; N2                                */
     uint64_t over, over_own;                     /* how many were long, and their own part was */
 };
 
+/* What he did: used the table that grows, the one that does not, looked at the clock; and the
+ * writer's growth steps, which are among the first, once more. */
+enum { GROWING, STILL_TABLE, CLOCK, GROWTH_STEP, DOINGS };
+static const char *const doings[DOINGS] = { "", "-still", "-clock", "-growth-step" };
+
 struct watcher {
-    _Alignas(64) struct pauses table;
-    struct pauses clock;
+    _Alignas(64) struct pauses seen[DOINGS];
     int schedstat;                  /* of the thread */
     uint64_t waited;                /* for a processor, so far */
 };
@@ -114,10 +124,12 @@ struct watcher {
 /* The growing table; shared with the readers.  What one writes shares no cache line with what
  * another reads. */
 struct growth {
-    sesstab *table;
+    sesstab *table, *still;
     size_t sessions, readers;
     uint64_t seed;
     struct results *curve;     /* the writer's */
+    double *steps;             /* own parts of the growth steps, ns; the writer's */
+    size_t step_count;
     _Alignas(64) _Atomic uint64_t inserted; /* sessions 1 .. inserted are there */
     _Atomic size_t step, reading; /* reading: readers that have found one */
     _Atomic bool over;
@@ -150,30 +162,36 @@ static uint64_t own_part(struct watcher *w, uint64_t ns)
     return ns > w->waited - before ? ns - (w->waited - before) : 0;
 }
 
-static void raise_to(uint64_t *highest, uint64_t value)
+static void raise_most(uint64_t *highest, uint64_t value)
 {
     if (value > *highest)
         *highest = value;
 }
 
-static void note(struct watcher *w, struct pauses *p, size_t step, uint64_t ns)
+static void add(struct pauses *p, size_t step, uint64_t ns, uint64_t own)
 {
-    uint64_t own = own_part(w, ns);
     p->total += ns;
-    raise_to(&p->longest[step], ns);
-    raise_to(&p->longest_own[step], own);
+    raise_most(&p->longest[step], ns);
+    raise_most(&p->longest_own[step], own);
     p->over += ns > LONG_NS;
     p->over_own += own > LONG_NS;
 }
 
-/* An operation that began at START has ended; then as much time for the clock (N1). */
-static void note_operation(struct watcher *w, size_t step, uint64_t start)
+/* Something has just ended; returns its own part. */
+static uint64_t note(struct watcher *w, unsigned doing, size_t step, uint64_t ns)
+{
+    uint64_t own = own_part(w, ns);
+    add(&w->seen[doing], step, ns, own);
+    return own;
+}
+
+/* As much time for the clock as there was for the table (N1). */
+static void look_at_clock(struct watcher *w, size_t step)
 {
     uint64_t now, last = bench_clock();
-    note(w, &w->table, step, last - start);
-    for (; w->clock.total < w->table.total; last = now) {
+    for (; w->seen[CLOCK].total < w->seen[GROWING].total; last = now) {
         now = bench_clock();
-        note(w, &w->clock, step, now - last);
+        note(w, CLOCK, step, now - last);
     }
 }
 
@@ -186,14 +204,32 @@ struct reader {
 
 static volatile uint64_t sink; /* what was read is used */
 
-static uint64_t read_one(struct growth *g, uint64_t handle)
+static uint64_t read_one(sesstab *table, uint64_t handle)
 {
     sesstab_view view;
-    must(sesstab_read_begin(g->table), "read_begin");
-    must(sesstab_find(g->table, handle, &view), "find a session that is there"); /* N3 */
+    must(sesstab_read_begin(table), "read_begin");
+    must(sesstab_find(table, handle, &view), "find a session that is there"); /* N3 */
     uint64_t words = view.connected_at + (unsigned char)view.address[0];
-    sesstab_read_end(g->table);
+    sesstab_read_end(table);
     return words;
+}
+
+static void read_noted(struct watcher *w, unsigned doing, size_t step, sesstab *table,
+                       uint64_t handle)
+{
+    uint64_t start = bench_clock();
+    sink += read_one(table, handle);
+    note(w, doing, step, bench_clock() - start);
+}
+
+/* The writer's sessions come and go in the upper half of the still table. */
+static void read_in_turns(struct growth *g, struct watcher *w, uint64_t there, uint64_t *random)
+{
+    size_t step = atomic_load(&g->step);
+    read_noted(w, GROWING, step, g->table, 1 + bench_random(random) % there);
+    while (w->seen[STILL_TABLE].total < w->seen[GROWING].total)
+        read_noted(w, STILL_TABLE, step, g->still, 1 + bench_random(random) % (STILL / 2));
+    look_at_clock(w, step);
 }
 
 static void read_until_over(void *context)
@@ -203,16 +239,13 @@ static void read_until_over(void *context)
     struct watcher *w = &g->watchers[1 + r->index];
     uint64_t random = g->seed + r->index, there;
     must(sesstab_attach(g->table), "attach");
+    must(sesstab_attach(g->still), "attach");
     while (!(there = atomic_load(&g->inserted)))
         bench_pause_us(10);
-    sink += read_one(g, there);
+    sink += read_one(g->table, there);
     atomic_fetch_add(&g->reading, 1);
-    for (watch(w); !atomic_load(&g->over); there = atomic_load(&g->inserted)) {
-        size_t step = atomic_load(&g->step);
-        uint64_t handle = 1 + bench_random(&random) % there, start = bench_clock();
-        sink += read_one(g, handle);
-        note_operation(w, step, start);
-    }
+    for (watch(w); !atomic_load(&g->over); there = atomic_load(&g->inserted))
+        read_in_turns(g, w, there, &random);
 }
 
 static void start_readers(struct growth *g, pid_t *pids)
@@ -244,20 +277,65 @@ static void end_readers(struct growth *g, const pid_t *pids)
 
 /* ---------------------------------------------------------------- the writer ------------ */
 
-/* A usual session comes, and its player logs in. */
-static void write_one(struct growth *g, uint64_t handle)
+/* Chunks of memory that the table has by now. */
+static uint64_t chunks_of(const sesstab *table)
+{
+    return load_relaxed(&table->shm.header->committed);
+}
+
+/* An operation on the growing table began at START, when that had CHUNKS (N4). */
+static void note_growing(struct growth *g, size_t step, uint64_t start, uint64_t chunks)
 {
     struct watcher *w = &g->watchers[0];
-    size_t step = atomic_load(&g->step);
+    uint64_t ns = bench_clock() - start, own = note(w, GROWING, step, ns);
+    if (chunks_of(g->table) == chunks)
+        return;
+    add(&w->seen[GROWTH_STEP], step, ns, own);
+    g->steps[g->step_count++] = (double)own;
+}
+
+/* A usual session comes, and its player logs in.  False: there is no room. */
+static bool write_one(struct growth *g, size_t step, uint64_t handle)
+{
     char player[PLAYER_BYTES];
     player_of(handle, player);
-    uint64_t start = bench_clock();
-    must(sesstab_insert(g->table, &handle, &usual_info), "insert");
-    note_operation(w, step, start);
+    uint64_t chunks = chunks_of(g->table), start = bench_clock();
+    int result = sesstab_insert(g->table, &handle, &usual_info);
+    note_growing(g, step, start, chunks);
+    chunks = chunks_of(g->table);
     start = bench_clock();
-    must(sesstab_bind(g->table, handle, player, 0), "bind");
-    note_operation(w, step, start);
+    if (result == SESSTAB_OK)
+        result = sesstab_bind(g->table, handle, player, 0);
+    note_growing(g, step, start, chunks);
+    if (result == SESSTAB_NOSPACE)
+        return false;
+    must(result, "insert and bind");
     atomic_store(&g->inserted, handle);
+    return true;
+}
+
+/* The same in the table that does not grow, where another one leaves first. */
+static void exchange_one(struct growth *g, size_t step, uint64_t *random)
+{
+    struct watcher *w = &g->watchers[0];
+    uint64_t handle = STILL - bench_random(random) % (STILL / 2);
+    char player[PLAYER_BYTES];
+    player_of(handle, player);
+    must(sesstab_remove(g->still, handle), "remove");
+    uint64_t start = bench_clock();
+    must(sesstab_insert(g->still, &handle, &usual_info), "insert");
+    note(w, STILL_TABLE, step, bench_clock() - start);
+    start = bench_clock();
+    must(sesstab_bind(g->still, handle, player, 0), "bind");
+    note(w, STILL_TABLE, step, bench_clock() - start);
+}
+
+static void write_in_turns(struct growth *g, size_t step, uint64_t *random)
+{
+    struct watcher *w = &g->watchers[0];
+    while (w->seen[STILL_TABLE].total < w->seen[GROWING].total)
+        exchange_one(g, step, random);
+    look_at_clock(w, step);
 }
 
 /* Bytes that the whole segment takes. */
@@ -284,41 +362,65 @@ static void put_point(const struct growth *g, const char *row, const char *who, 
     results_figure(g->curve, row, who, sessions, unit, (struct spread){ value, value, value });
 }
 
-/* What watchers FIRST .. END - 1 have seen in a step. */
-static void put_who_step(const struct growth *g, const char *who, size_t first, size_t end,
-                         size_t step, size_t sessions)
+/* The longest own pause that watchers FIRST .. END - 1 have seen in a step, DOING that. */
+static void put_pause(const struct growth *g, const char *who, size_t first, size_t end,
+                      unsigned doing, size_t step, size_t sessions)
 {
-    uint64_t table = 0, clock = 0;
-    char clock_name[24];
-    for (size_t i = first; i < end; i++) {
-        raise_to(&table, g->watchers[i].table.longest_own[step]);
-        raise_to(&clock, g->watchers[i].clock.longest_own[step]);
-    }
-    snprintf(clock_name, sizeof clock_name, "%s-clock", who);
-    put_point(g, "own-pause", who, sessions, "us", us(table));
-    put_point(g, "own-pause", clock_name, sessions, "us", us(clock));
+    uint64_t longest = 0;
+    char name[32];
+    for (size_t i = first; i < end; i++)
+        raise_most(&longest, g->watchers[i].seen[doing].longest_own[step]);
+    snprintf(name, sizeof name, "%s%s", who, doings[doing]);
+    put_point(g, "own-pause", name, sessions, "us", us(longest));
 }
 
 static void put_step(const struct growth *g, size_t step, size_t sessions, uint64_t bytes)
 {
     put_point(g, "bytes", "sesstab", sessions, "bytes", (double)bytes / (double)sessions);
-    put_who_step(g, "writer", 0, 1, step, sessions);
-    put_who_step(g, "readers", 1, 1 + g->readers, step, sessions);
+    for (unsigned doing = 0; doing < DOINGS; doing++)
+        put_pause(g, "writer", 0, 1, doing, step, sessions);
+    for (unsigned doing = 0; doing < GROWTH_STEP; doing++)
+        put_pause(g, "readers", 1, 1 + g->readers, doing, step, sessions);
 }
 
+/* The sizes at which the whole table is weighed. */
+static void weigh(const char *name, uint64_t sessions)
+{
+    double each = (double)segment_bytes(name) / (double)sessions;
+    output_single("bytes-per-session", "sesstab", sessions, "bytes", each);
+    goal_at_most(each, 400, sessions, "bytes per usual session");
+}
+
+static bool grow_to(struct growth *g, const char *name, size_t step, uint64_t end, uint64_t *random)
+{
+    for (uint64_t handle = g->inserted + 1; handle <= end; handle++) {
+        if (!write_one(g, step, handle))
+            return false;
+        write_in_turns(g, step, random);
+        if ((handle == 100000 || handle == 1000000) && handle < g->sessions)
+            weigh(name, handle);
+    }
+    return true;
+}
+
+/* As far as there is room. */
 static void grow(struct growth *g, const char *name, const pid_t *readers)
 {
     struct progress progress = { .what = "sessions", .total = g->sessions };
+    uint64_t random = g->seed;
+    size_t all = g->sessions;
     watch(&g->watchers[0]);
-    for (size_t step = 0; step < STEPS; step++) {
-        size_t end = (size_t)((double)g->sessions * (double)(step + 1) / STEPS);
+    for (size_t step = 0; step < STEPS && g->inserted < g->sessions; step++) {
+        size_t end = (size_t)((double)all * (double)(step + 1) / STEPS);
         atomic_store(&g->step, step);
-        for (uint64_t handle = g->inserted + 1; handle <= end; handle++)
-            write_one(g, handle);
+        if (!grow_to(g, name, step, end, &random))
+            g->sessions = g->inserted;
         must_read(g, readers);
-        put_step(g, step, end, segment_bytes(name));
-        progress_show(&progress, end);
+        put_step(g, step, g->inserted, segment_bytes(name));
+        progress_show(&progress, g->inserted);
     }
+    if (g->sessions < all)
+        output_note("", "room", "/dev/shm became full: the table could not grow further");
 }
 
 /* ---------------------------------------------------------------- all told -------------- */
@@ -327,46 +429,64 @@ static void grow(struct growth *g, const char *name, const pid_t *readers)
 static void add_pauses(struct pauses *all, const struct pauses *p)
 {
     for (size_t i = 0; i < STEPS; i++) {
-        raise_to(&all->longest[0], p->longest[i]);
-        raise_to(&all->longest_own[0], p->longest_own[i]);
+        raise_most(&all->longest[0], p->longest[i]);
+        raise_most(&all->longest_own[0], p->longest_own[i]);
     }
     all->total += p->total;
     all->over += p->over;
     all->over_own += p->over_own;
 }
 
-static void put_pauses(size_t sessions, const char *who, const struct pauses *p)
+/* What watchers FIRST .. END - 1 have seen, DOING that. */
+static struct pauses put_pauses(const struct growth *g, const char *who, size_t first, size_t end,
+                                unsigned doing)
 {
-    output_single("longest-pause", who, sessions, "us", us(p->longest[0]));
-    output_single("longest-own-pause", who, sessions, "us", us(p->longest_own[0]));
-    output_single("pauses-over-1ms", who, sessions, "times", (double)p->over);
-    output_single("own-pauses-over-1ms", who, sessions, "times", (double)p->over_own);
-    output_single("watched", who, sessions, "s", (double)p->total / 1e9);
+    struct pauses all = { 0 };
+    char name[32];
+    for (size_t i = first; i < end; i++)
+        add_pauses(&all, &g->watchers[i].seen[doing]);
+    snprintf(name, sizeof name, "%s%s", who, doings[doing]);
+    output_single("longest-pause", name, g->sessions, "us", us(all.longest[0]));
+    output_single("longest-own-pause", name, g->sessions, "us", us(all.longest_own[0]));
+    output_single("pauses-over-1ms", name, g->sessions, "times", (double)all.over);
+    output_single("own-pauses-over-1ms", name, g->sessions, "times", (double)all.over_own);
+    output_single("watched", name, g->sessions, "s", (double)all.total / 1e9);
+    return all;
 }
 
 /*
- * Two counts over equal times, of things that happen by chance: their difference has a standard
- * deviation of about the root of their sum.
+ * Two counts of things that happen by chance, in different times: how many standard deviations of
+ * their difference is the first above what the second lets expect?
  */
-static double beyond_chance(const struct pauses *table, const struct pauses *clock)
+static double beyond_chance(const struct pauses *p, const struct pauses *reference)
 {
-    double sum = (double)(table->over_own + clock->over_own);
-    return sum > 0 ? ((double)table->over_own - (double)clock->over_own) / sqrt(sum) : 0;
+    double share = (double)p->total / (double)reference->total;
+    double expected = share * (double)reference->over_own;
+    double variance = (double)p->over_own + share * expected;
+    return variance > 0 ? ((double)p->over_own - expected) / sqrt(variance) : 0;
 }
 
+/* Beside the still table, where the same is done. */
 static void put_who(const struct growth *g, const char *who, size_t first, size_t end)
 {
-    struct pauses table = { 0 }, clock = { 0 };
-    char clock_name[24];
-    for (size_t i = first; i < end; i++) {
-        add_pauses(&table, &g->watchers[i].table);
-        add_pauses(&clock, &g->watchers[i].clock);
-    }
-    snprintf(clock_name, sizeof clock_name, "%s-clock", who);
-    put_pauses(g->sessions, who, &table);
-    put_pauses(g->sessions, clock_name, &clock);
-    goal_at_most(beyond_chance(&table, &clock), 2, g->sessions,
-                 "own pauses over 1 ms, %s: deviations beyond the clock's", who);
+    struct pauses growing = put_pauses(g, who, first, end, GROWING);
+    struct pauses still = put_pauses(g, who, first, end, STILL_TABLE);
+    put_pauses(g, who, first, end, CLOCK);
+    goal_at_most(beyond_chance(&growing, &still), 2, g->sessions,
+                 "own pauses over 1 ms, %s: deviations beyond still", who);
+}
+
+/* Beside the clock: who waits for a growth step waits for nothing else. */
+static void put_steps(struct growth *g)
+{
+    struct pauses steps = put_pauses(g, "writer", 0, 1, GROWTH_STEP);
+    struct spread s = spread_of(g->steps, g->step_count);
+    output_single("growth-step", "writer", g->sessions, "us", s.median / 1000);
+    output_single("growth-step-p99", "writer", g->sessions, "us",
+                  quantile(g->steps, g->step_count, 0.99) / 1000);
+    goal_at_most(s.median / 1000, 1000, g->sessions, "a growth step, us");
+    goal_at_most(beyond_chance(&steps, &g->watchers[0].seen[CLOCK]), 2, g->sessions,
+                 "growth steps over 1 ms: deviations beyond the clock");
 }
 
 /* ---------------------------------------------------------------- memory ---------------- */
@@ -379,17 +499,56 @@ static double free_memory(void)
     return (double)shm.f_bfree * (double)shm.f_frsize;
 }
 
-/* The readers have left; now the writer does.  (Who else uses /dev/shm meanwhile shows.) */
+static double available_memory(void)
+{
+    char line[128];
+    double kib = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %lf", &kib) != 1)
+        ;
+    if (f)
+        fclose(f);
+    return kib * 1024;
+}
+
+/* How many of SESSIONS there is room for, in /dev/shm and in the memory that it is made of. */
+static size_t that_fit(size_t sessions)
+{
+    char text[160];
+    double shm = free_memory(), memory = available_memory() - RESERVE;
+    double room = shm < memory ? shm : memory;
+    double fit = room / USUAL_BYTES - STILL;
+    if (fit >= (double)sessions)
+        return sessions;
+    if (fit < STEPS)
+        bench_fail("/dev/shm has room for %.0f MiB only, and %zu sessions want %.0f: enlarge it "
+                   "(mount -o remount,size=... /dev/shm)", room / (1 << 20), sessions,
+                   (double)(sessions + STILL) * USUAL_BYTES / (1 << 20));
+    snprintf(text, sizeof text, "for %.0f MiB only (%s): %.0f sessions instead of %zu",
+             room / (1 << 20), shm < memory ? "/dev/shm" : "memory", fit, sessions);
+    output_note("", "room", text);
+    return (size_t)fit;
+}
+
+static double percent_of(double bytes, double before)
+{
+    return 100 * (free_memory() - before) / bytes;
+}
+
+/*
+ * The readers have left; now the writer does.  The table stays, for whoever opens it next, until
+ * its name is removed.  (Who else uses /dev/shm meanwhile shows.)
+ */
 static void leave(struct growth *g, const char *name)
 {
     double taken = (double)segment_bytes(name), before = free_memory();
+    weigh(name, g->sessions);
     sesstab_close(g->table);
+    output_single("given-back-on-leaving", "sesstab", g->sessions, "percent",
+                  percent_of(taken, before));
     must(sesstab_unlink(name), "unlink");
-    double given_back = 100 * (free_memory() - before) / taken;
-    output_single("bytes-per-session", "sesstab", g->sessions, "bytes",
-                  taken / (double)g->sessions);
-    output_single("memory-given-back", "sesstab", g->sessions, "percent", given_back);
-    goal_at_most(taken / (double)g->sessions, 400, g->sessions, "bytes per usual session");
+    double given_back = percent_of(taken, before);
+    output_single("given-back-on-unlink", "sesstab", g->sessions, "percent", given_back);
     goal_at_least(given_back, 99, g->sessions, "memory given back, percent");
 }
 
@@ -399,10 +558,14 @@ static void print_notes(void)
 {
     output_note("row", "longest-pause", "of an operation, or between two readings of the clock");
     output_note("row", "*own-pause*", "without the time of waiting for a processor");
-    output_note("row", "memory-given-back", "when everyone had left and the name was removed");
+    output_note("row", "growth-step", "own part of the operations in which the table grew, median");
+    output_note("row", "given-back-on-leaving", "when everyone had left: the table stays");
+    output_note("row", "given-back-on-unlink", "when its name was removed as well");
     output_note("contender", "writer", "inserts usual sessions and binds each, in mode MEMORY");
     output_note("contender", "readers", "look for random ones");
-    output_note("contender", "*-clock", "the same process for as long, only looking at the clock");
+    output_note("contender", "*-still", "the same for as long, in a table that does not grow");
+    output_note("contender", "*-clock", "the same for as long, only looking at the clock");
+    output_note("contender", "writer-growth-step", "the writer's operations in which it grew");
 }
 
 static struct growth *share_growth(void)
@@ -414,26 +577,45 @@ static struct growth *share_growth(void)
     return g;
 }
 
+/* The table that does not grow: its sessions are there before anything is measured. */
+static void fill_still(struct growth *g, const char *name)
+{
+    const sesstab_options memory = { .create = true, .mode = SESSTAB_MEMORY };
+    must(sesstab_open(name, &memory, &g->still), "open");
+    for (uint64_t handle = 1; handle <= STILL; handle++) {
+        char player[PLAYER_BYTES];
+        player_of(handle, player);
+        must(sesstab_insert(g->still, &handle, &usual_info), "insert");
+        must(sesstab_bind(g->still, handle, player, 0), "bind");
+    }
+}
+
 static void run(const struct settings *settings)
 {
-    char name[SANDBOX_NAME_MAX];
+    char name[SANDBOX_NAME_MAX], still[SANDBOX_NAME_MAX];
     pid_t readers[READERS_MAX];
     struct growth *g = share_growth();
-    g->sessions = settings->sessions;
+    g->sessions = that_fit(settings->sessions);
     g->readers = settings->readers;
     g->seed = bench_seed();
     g->curve = results_new("growth-curve");
+    g->steps = bench_memory(CHUNKS_MAX, sizeof *g->steps);
     sandbox_table(name, "growth");
+    sandbox_table(still, "still");
+    fill_still(g, still);
     must(sesstab_open(name, &(sesstab_options){ .create = true, .mode = SESSTAB_MEMORY },
                       &g->table), "open");
     start_readers(g, readers);
+    output_header();
     grow(g, name, readers);
     end_readers(g, readers);
     results_write(g->curve, settings->curve);
-    output_header();
     put_who(g, "writer", 0, 1);
+    put_steps(g);
     put_who(g, "readers", 1, 1 + g->readers);
     leave(g, name);
+    sesstab_close(g->still);
+    must(sesstab_unlink(still), "unlink");
 }
 
 int main(int argc, char **argv)

@@ -126,15 +126,16 @@ static const struct argp argp = {
 static void print_notes(void)
 {
     static const char *const notes[][2] = {
-        { "bind-*", "us until Redis has acknowledged a login, waited for; hset: written directly" },
+        { "bind-*", "us until Redis has acknowledged a login; hset: its fields, written directly" },
         { "bind-asleep-*", "nothing else happens: both servers sleep when they are needed" },
         { "bind-busy-*", "another process touches a million random sessions a second" },
         { "binds-by-N", "logins of N threads that wait for each; hset: a connection each" },
-        { "drain-records", "a backlog in which every session has changed; raw-N: the same HSETs" },
-        { "drain-touches", "a backlog in which every session was touched" },
+        { "drain-records", "a backlog of changed metadata; raw-N: HSETs of the same fields" },
+        { "drain-touches", "a backlog of touches; raw-N: HSETs of the same field" },
         { "cpu-idle", "of one processor, while nobody does anything" },
         { "touches-*", "a million touches a second, and the writes that they become" },
         { "insert-*", "sessions come: until they are in the table, until Redis has them" },
+        { "tickets", "outstanding binds of one event loop: not measured, no call for it yet" },
         { "compare", "a new persister compares Redis with a table that survived" },
         { "resync", "from the loss of all data (FLUSHALL) until Redis has everything again" },
         { "load", "from the persister's start until a fresh table is ready" },

@@ -3,7 +3,7 @@
  *
  * For each size the contenders are opened, filled and checked; then come the rows, each in rounds
  * (bench.h, M1 to M4), and at the end the goals.  Contenders that don't fit into memory at once are
- * taken in groups, with the references in each.
+ * taken in groups: in the first those that goals compare with, and sesstab in each.
  *
  *   bench/table/contender.h  what a contender is; each has a file beside it
  *   bench/table/rows.c       what is measured, and how
@@ -26,8 +26,11 @@ enum {
     NAMES_MAX = 16,
     TABLES_MAX = 32,
     WARM_OF_SERVER = 1000, /* operations; others walk over all keys */
-    SPARE = 4,             /* one part in so many of the memory is left free */
-    LEAST_BYTES = 4 << 20  /* of an empty table                              */
+    SPARE = 8,             /* one part in so many of the memory is left free */
+    LEAST_BYTES = 4 << 20, /* of an empty table                              */
+    NS_TO_FILL = 3000,     /* to estimate by: a session,                     */
+    NS_TO_WALK = 200,
+    OVERHEAD = 2           /* and what is around a measurement               */
 };
 
 struct settings {
@@ -207,7 +210,8 @@ static bool take(struct room *room, const struct contender *c, size_t sessions)
     return true;
 }
 
-enum choice { LATER, NOW, DONE };
+/* AGAIN: measured, still open, and measured again beside others, who are compared with it. */
+enum choice { LATER, NOW, AGAIN, DONE };
 
 /* Says why a contender has no part in this size; NULL: it has. */
 static const char *why_not(const struct contender *c, size_t sessions)
@@ -230,50 +234,37 @@ static void first_choice(const struct settings *s, size_t sessions, enum choice 
     for (size_t i = 0; i < contender_count; i++) {
         const struct contender *c = contenders[i];
         const char *why = why_not(c, sessions);
-        choices[i] = LATER;
-        if (!wanted(s->only_tables, s->only_table_count, c->name) || why)
-            choices[i] = DONE;
-        if (why && choices[i] == DONE && wanted(s->only_tables, s->only_table_count, c->name))
+        bool asked_for = wanted(s->only_tables, s->only_table_count, c->name);
+        choices[i] = asked_for && !why ? LATER : DONE;
+        if (asked_for && why)
             left_out(c->name, "%zu sessions: %s", sessions, why);
     }
 }
 
-static void no_room(const struct contender *c, size_t sessions)
-{
-    left_out(c->name, "%zu sessions of it don't fit into memory", sessions);
-}
-
-static void choose_references(struct room *room, size_t sessions, enum choice *choices)
-{
-    for (size_t i = 0; i < contender_count; i++) {
-        if (!contenders[i]->reference || choices[i] == DONE)
-            continue;
-        choices[i] = take(room, contenders[i], sessions) ? NOW : DONE;
-        if (choices[i] == DONE)
-            no_room(contenders[i], sessions);
-    }
-}
-
-/* Chooses the references, and as many others as fit beside them; false: nobody is left. */
-static bool choose(size_t sessions, enum choice *choices, unsigned group)
+/*
+ * Chooses as many as fit at once of those that are left: the references first, and sesstab beside
+ * every group.  False: nobody new is among them.
+ */
+static bool choose(size_t sessions, enum choice *choices)
 {
     struct room room = room_now();
     bool any = false;
-    choose_references(&room, sessions, choices);
-    for (size_t i = 0; i < contender_count; i++) {
-        if (!contenders[i]->reference && choices[i] != DONE)
-            choices[i] =
-                choices[i] == LATER && take(&room, contenders[i], sessions) ? NOW : choices[i];
-        any |= choices[i] == NOW && (group == 0 || !contenders[i]->reference);
-    }
+    for (int reference = 1; reference >= 0; reference--)
+        for (size_t i = 0; i < contender_count; i++) {
+            const struct contender *c = contenders[i];
+            if (c->reference != reference || choices[i] != LATER || !take(&room, c, sessions))
+                continue;
+            choices[i] = NOW;
+            any = true;
+        }
     return any;
 }
 
-static void after_group(enum choice *choices)
+static void no_room(const enum choice *choices, size_t sessions)
 {
     for (size_t i = 0; i < contender_count; i++)
-        if (choices[i] == NOW && !contenders[i]->reference)
-            choices[i] = DONE;
+        if (choices[i] == LATER)
+            left_out(contenders[i]->name, "%zu sessions of it don't fit into memory", sessions);
 }
 
 /* ---------------------------------------------------------------- open, close ----------- */
@@ -333,15 +324,23 @@ static void close_one(struct open_table *o)
     o->contender->close(o->table);
 }
 
-static size_t open_group(struct open_table *tables, enum choice *choices, size_t sessions,
-                         const struct key_sets *keys)
+/* Somebody else may have taken the memory meanwhile. */
+static bool still_fits(const struct contender *c, size_t sessions)
 {
-    size_t count = 0;
+    struct room room = room_now();
+    return take(&room, c, sessions);
+}
+
+static size_t open_group(struct open_table *tables, size_t count, enum choice *choices,
+                         size_t sessions, const struct key_sets *keys)
+{
     for (size_t i = 0; i < contender_count; i++) {
         if (choices[i] != NOW)
             continue;
         bench_progress("filling %s with %zu sessions ...", contenders[i]->name, sessions);
-        if (open_one(&tables[count], contenders[i], sessions, keys))
+        if (!still_fits(contenders[i], sessions))
+            choices[i] = LATER;
+        else if (open_one(&tables[count], contenders[i], sessions, keys))
             count++;
         else
             choices[i] = DONE;
@@ -364,41 +363,83 @@ static void run_rows(const struct settings *s, const struct open_table *tables, 
     }
 }
 
-static void run_group(const struct settings *s, size_t sessions, unsigned group,
-                      enum choice *choices)
+static double seconds(uint64_t ns)
 {
-    struct open_table tables[TABLES_MAX];
-    struct key_sets keys = key_sets_new(sessions); /* before a partner is forked */
-    size_t count = open_group(tables, choices, sessions, &keys);
-    struct circumstances c = { .keys = &keys,
-                               .sessions = sessions,
-                               .rounds = s->rounds,
-                               .ns = s->ms * 1000000,
-                               .count = s->count,
-                               .group = group,
-                               .results = s->results };
-    run_rows(s, tables, count, &c);
-    if (s->huge) {
-        c.huge = true;
-        huge_ask();
-        run_rows(s, tables, count, &c);
+    return (double)ns / 1e9;
+}
+
+/* Who is measured now, and for how long about. */
+static void announce(const struct settings *s, const struct circumstances *now,
+                     const enum choice *choices)
+{
+    size_t count = 0;
+    printf("# %zu sessions, group %u:", now->sessions, now->group + 1);
+    for (size_t i = 0; i < contender_count; i++) {
+        if (choices[i] != NOW && choices[i] != AGAIN)
+            continue;
+        printf(" %s", contenders[i]->name);
+        count++;
     }
-    while (count)
+    double walks = (double)now->sessions * (NS_TO_FILL + (double)s->rounds * NS_TO_WALK),
+           rows_ns = (double)(s->rounds * row_count * now->ns) * OVERHEAD;
+    printf("; about %.0f s\n", (double)count * (walks + rows_ns) / 1e9);
+    fflush(stdout);
+}
+
+/* Closes all but sesstab, if it is to be measured again; how many are open still. */
+static size_t close_group(struct open_table *tables, size_t count, enum choice *choices)
+{
+    size_t kept = count && tables[0].contender == &sesstab_contender;
+    while (count > kept)
         close_one(&tables[--count]);
-    key_sets_free(&keys);
+    for (size_t i = 0; i < contender_count; i++)
+        if (choices[i] == NOW)
+            choices[i] = contenders[i] == &sesstab_contender ? AGAIN : DONE;
+    return kept;
+}
+
+/* COUNT tables are open before, and as many as are returned after. */
+static size_t run_group(const struct settings *s, struct circumstances *now,
+                        struct open_table *tables, size_t count, enum choice *choices)
+{
+    uint64_t start = bench_clock();
+    announce(s, now, choices);
+    count = open_group(tables, count, choices, now->sessions, now->keys);
+    uint64_t filled = bench_clock();
+    run_rows(s, tables, count, now);
+    if (s->huge && now->group == 0) {
+        now->huge = true;
+        huge_ask();
+        run_rows(s, tables, count, now);
+        now->huge = false;
+    }
+    uint64_t measured = bench_clock();
+    count = close_group(tables, count, choices);
+    printf("# %zu sessions, group %u: %.0f s to fill, %.0f s to measure, %.0f s to close\n",
+           now->sessions, now->group + 1, seconds(filled - start), seconds(measured - filled),
+           seconds(bench_clock() - measured));
+    return count;
 }
 
 static void run_size(const struct settings *s, size_t sessions)
 {
     enum choice choices[TABLES_MAX];
+    struct open_table tables[TABLES_MAX];
+    struct key_sets keys = key_sets_new(sessions); /* before a partner is forked */
+    struct circumstances now = { .keys = &keys,
+                                 .sessions = sessions,
+                                 .rounds = s->rounds,
+                                 .ns = s->ms * 1000000,
+                                 .count = s->count,
+                                 .results = s->results };
+    size_t open = 0;
     first_choice(s, sessions, choices);
-    for (unsigned group = 0; choose(sessions, choices, group); group++) {
-        run_group(s, sessions, group, choices);
-        after_group(choices);
-    }
-    for (size_t i = 0; i < contender_count; i++)
-        if (choices[i] == LATER)
-            no_room(contenders[i], sessions);
+    for (; now.group < contender_count && choose(sessions, choices); now.group++)
+        open = run_group(s, &now, tables, open, choices);
+    if (open)
+        close_one(&tables[0]);
+    no_room(choices, sessions);
+    key_sets_free(&keys);
 }
 
 /* ---------------------------------------------------------------- main ------------------ */

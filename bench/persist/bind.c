@@ -1,5 +1,6 @@
 /*
- * Binds, beside a blocking HSET of the same fields over the same kind of socket.
+ * Binds, beside a blocking HSET of the fields that a login changes, which are those that the
+ * persister writes, over the same kind of socket.
  *
  *     bind   this process -> persister -> Redis -> persister -> this process
  *     hset   this process -> Redis -> this process
@@ -120,8 +121,8 @@ static void run_state(struct stage *s, const struct plan *plan, const char *stat
 
 void row_bind(struct stage *s, const struct plan *plan)
 {
-    for (uint64_t handle = 0; handle < DIRECT_KEYS; handle++)
-        hset_once(s->connection, handle); /* both calls change hashes that are there */
+    /* Both calls change hashes that are there. */
+    direct_drain(s->connection, direct_whole, DIRECT_KEYS, DIRECT_KEYS);
     run_state(s, plan, "asleep", 2.2);
     struct neighbour *busy = neighbour_start(s, plan->seed);
     run_state(s, plan, "busy", 1.5);

@@ -175,6 +175,7 @@ const struct contender apcu_contender = {
              "copied whole; a change of a part can be lost to another; a killed writer stops "
              "everybody; nothing is found by player; no persistence",
     .sessions_max = 1000000,
+    .walk_max = 100000,
     .bytes_per_session = 800,
     .open = open_table,
     .close = close_table,

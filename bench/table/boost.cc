@@ -215,7 +215,7 @@ contender described()
     c.lacks = "Boost.Interprocess: one lock for all, whoever dies inside stops everybody for ever; "
               "fixed size; nothing is found by player; no persistence";
     c.in_dev_shm = true;
-    c.bytes_per_session = 320;
+    c.bytes_per_session = 330;
     return c;
 }
 

@@ -8,10 +8,10 @@ _Static_assert(sizeof USUAL_CLIENT - 1 == SET_BYTES, "the record keeps its size"
 _Static_assert(sizeof(struct record) == 192, "peers are compared with 192-byte records");
 
 const struct contender *const contenders[] = {
-    &empty_contender,     &floor_contender, &sesstab_contender, &dirty_contender,
-    &seqlock_contender,   &rwlock_contender, &boost_contender,  &lmdb_contender,
-    &memcached_contender, &redis_contender, &apcu_contender,    &memb_contender,
-    &qsbr_contender,      &ck_contender,
+    &sesstab_contender, &dirty_contender,     &empty_contender, &floor_contender,
+    &seqlock_contender, &rwlock_contender,    &boost_contender, &lmdb_contender,
+    &redis_contender,   &memcached_contender, &apcu_contender,  &memb_contender,
+    &qsbr_contender,    &ck_contender,
 };
 const size_t contender_count = sizeof contenders / sizeof *contenders;
 

@@ -54,9 +54,10 @@ struct contender {
     enum scope scope;
     const char *lacks;        /* what it does not do that sesstab does, and how it was used           */
     const char *missing;      /* NULL, or the package without which it was not built                  */
-    bool reference;           /* others are compared with it: measured beside each of them            */
+    bool reference;           /* goals compare with it: in the first group, and with huge pages too   */
     bool in_dev_shm;          /* takes its memory from that file system                               */
     size_t sessions_max;      /* more are left out; 0: no limit                                       */
+    size_t walk_max;          /* a walk over more takes many seconds: not measured; 0: no limit       */
     size_t bytes_per_session; /* about, to know how many tables fit into memory at once               */
 
     /* Filled with sessions 1 .. SESSIONS; NULL: it can't be had here, left_out() was told why. */
@@ -85,7 +86,7 @@ struct contender {
     operation_fn *operations[OPERATION_COUNT];
 };
 
-/* All of them, those that a second process joins first: it is forked, and private memory that
+/* All of them: ours, then those that a second process joins: it is forked, and private memory that
  * exists by then would be copied page by page when it is next written. */
 extern const struct contender *const contenders[];
 extern const size_t contender_count;

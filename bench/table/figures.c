@@ -4,7 +4,7 @@
 #include <string.h>
 
 static struct figure *figures;
-static size_t count;
+static size_t count, shown;
 
 const struct figure *figures_find(const char *row, const char *contender, size_t sessions,
                                   bool huge, int group)
@@ -31,7 +31,9 @@ double figure_median(const struct figure *f)
 
 /* ---------------------------------------------------------------- showing --------------- */
 
-static const char *const peers[][2] = { { "lfht-memb", "vs_lfht" }, { "seqlock", "vs_seqlock" } };
+static const char *const peers[][2] = { { "sesstab", "vs_sesstab" },
+                                        { "lfht-memb", "vs_lfht" },
+                                        { "seqlock", "vs_seqlock" } };
 enum { PEERS = sizeof peers / sizeof *peers };
 
 void figures_print_header(void)
@@ -65,13 +67,19 @@ static void show(const struct figure *f, struct results *results)
     putchar('\n');
 }
 
-void figures_add(const struct figure *f, struct results *results)
+void figures_add(const struct figure *f)
 {
-    bool first = !figures_find(f->row, f->contender, f->sessions, f->huge, ANY_GROUP);
     figures = realloc(figures, (count + 1) * sizeof *figures);
     if (!figures)
         bench_fail("out of memory for %zu figures", count + 1);
     figures[count++] = *f;
-    if (first && results)
-        show(f, results);
+}
+
+void figures_show(struct results *results)
+{
+    for (; shown < count; shown++) {
+        const struct figure *f = &figures[shown];
+        if (figures_find(f->row, f->contender, f->sessions, f->huge, ANY_GROUP) == f)
+            show(f, results);
+    }
 }

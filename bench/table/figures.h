@@ -2,8 +2,8 @@
  * The figures of a run: one for each row, contender, size and kind of pages, with all its rounds.
  *
  * Contenders that don't fit into memory together are measured in groups, one group after the other,
- * the references in each: figures are compared with those of their own group only, and of a
- * reference's several figures the first is the one that is shown.
+ * sesstab in each: figures are compared with those of their own group only, and of sesstab's several
+ * figures the first is the one that is shown.
  */
 #ifndef BENCH_TABLE_FIGURES_H
 #define BENCH_TABLE_FIGURES_H
@@ -24,8 +24,12 @@ struct figure {
 
 void figures_print_header(void);
 
-/* Keeps the figure; prints it and adds it to RESULTS but for a reference's of a later group. */
-void figures_add(const struct figure *f, struct results *results);
+/* Keeps a figure. */
+void figures_add(const struct figure *f);
+
+/* Prints those that came since the last call, beside those that they are compared with, and adds
+ * them to RESULTS; but only the first of several of the same. */
+void figures_show(struct results *results);
 
 /* The first that fits; of GROUP unless that is ANY_GROUP.  NULL: none was measured. */
 enum { ANY_GROUP = -1 };

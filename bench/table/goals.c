@@ -1,6 +1,7 @@
 #include "bench/table/goals.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { HUNDRED_THOUSAND = 100000, MILLION = 1000000 };
 #define ALL_SIZES 0, SIZE_MAX
@@ -92,6 +93,21 @@ static double reached(const struct goal *g, const struct figure *ours, const str
     }
 }
 
+/*
+ * What the floor reaches where a table is compared with itself: how much of it is the machine's.
+ * Negative: the floor was not measured, or the goal compares with another table.
+ */
+static double floor_reaches(const struct goal *g, const struct figure *ours)
+{
+    if (g->kind != AT_MOST || strcmp(g->contender, g->peer) != 0)
+        return -1;
+    const struct figure *a =
+        figures_find(g->row, "floor", ours->sessions, ours->huge, (int)ours->group);
+    const struct figure *b =
+        figures_find(g->peer_row, "floor", ours->sessions, ours->huge, (int)ours->group);
+    return a && b ? median_ratio(a, b) : -1;
+}
+
 static bool met(const struct goal *g, double value)
 {
     return g->kind == AT_LEAST || g->kind == SCALES ? value >= g->limit : value <= g->limit;
@@ -113,6 +129,8 @@ static void judge(const struct goal *g, size_t sessions, bool huge, struct resul
            number, verdict);
     results_goal(results, g->text, sessions, g->limit, value, verdict);
     results_text(results, "pages", huge ? "huge" : "4k");
+    if (ours && floor_reaches(g, ours) >= 0)
+        results_number(results, "floor", floor_reaches(g, ours));
 }
 
 void goals_judge(const size_t *sizes, size_t count, struct results *results)

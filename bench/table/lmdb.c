@@ -281,6 +281,6 @@ const struct contender lmdb_contender = {
     .lacks = "one writer at a time; a reader that stopped keeps all later pages; nothing synced here; "
              "the size of the map is fixed beforehand",
     .in_dev_shm = true,
-    .bytes_per_session = 500,
+    .bytes_per_session = 300,
     LMDB_BUILT,
 };

@@ -14,6 +14,7 @@ enum { PIECE = 256, PIECE_OF_SERVER = 8, POLL_US = 20, PATIENCE_S = 120 };
 struct desk {
     enum job job;             /* written by main before it wakes the partner  */
     const struct keys *keys;
+    size_t warm;
     double rate;              /* written by the partner before `running` falls */
     _Atomic bool running, stop;
 };
@@ -37,14 +38,15 @@ static size_t piece_of(const struct partner *p)
     return p->contender->scope == SCOPE_SERVER ? PIECE_OF_SERVER : PIECE;
 }
 
-/* One piece of the job, from key AT on; how many operations it was. */
-static size_t work(struct partner *p, size_t at)
+/* One piece of the job, from key *AT on; how many operations it was. */
+static size_t work(struct partner *p, enum job job, size_t *at)
 {
     const struct keys *all = p->desk->keys;
     operation_fn *const *operations = p->contender->operations;
-    size_t left = all->count - at, n = left < piece_of(p) ? left : piece_of(p);
-    struct keys piece = { all->handles + at, all->players + at, n };
-    if (p->desk->job == JOB_MIX) {
+    size_t left = all->count - *at, n = left < piece_of(p) ? left : piece_of(p);
+    struct keys piece = { all->handles + *at, all->players + *at, n };
+    *at = (*at + n) % all->count;
+    if (job == JOB_MIX) {
         operations[OPERATION_MIX](p->mine, &piece);
         return n;
     }
@@ -59,12 +61,12 @@ static void do_job(struct partner *p)
     size_t done = 0, at = d->keys->count / 2; /* not where main is */
     if (p->contender->resume)
         p->contender->resume(p->mine);
+    for (size_t warm = 0; warm < d->warm;)
+        warm += work(p, JOB_MIX, &at); /* which waits for nobody */
     atomic_store(&d->running, true);
     uint64_t start = bench_clock();
-    while (!atomic_load(&d->stop)) {
-        done += work(p, at);
-        at = (at + piece_of(p)) % d->keys->count;
-    }
+    while (!atomic_load(&d->stop))
+        done += work(p, d->job, &at);
     d->rate = 1000.0 * (double)done / (double)(bench_clock() - start);
     if (p->contender->pause)
         p->contender->pause(p->mine);
@@ -142,9 +144,10 @@ static void wait_until(struct partner *p, bool running)
     }
 }
 
-void partner_begin(struct partner *p, enum job job, const struct keys *keys)
+void partner_begin(struct partner *p, enum job job, const struct keys *keys, size_t warm)
 {
     p->desk->keys = keys;
+    p->desk->warm = warm;
     wake(p, job);
     wait_until(p, true);
 }

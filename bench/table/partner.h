@@ -3,7 +3,7 @@
  * its own.  It sleeps but between begin and end.
  *
  *   main                        partner
- *   partner_begin: a job  --->  wakes, resumes, says running
+ *   partner_begin: a job  --->  wakes, resumes, warms up, says running
  *   measures              ...   does the job, piece by piece
  *   partner_end: stop     --->  pauses, says what it did, sleeps
  */
@@ -25,8 +25,9 @@ struct partner;
 struct partner *partner_start(const struct contender *contender, void *table,
                               const struct keys *keys, size_t warm);
 
-/* Returns when the partner is at work, on KEYS that were there when it started. */
-void partner_begin(struct partner *p, enum job job, const struct keys *keys);
+/* Returns when the partner is at work, on KEYS that were there when it started, after so many
+ * operations to be WARM. */
+void partner_begin(struct partner *p, enum job job, const struct keys *keys, size_t warm);
 
 /* Returns when it sleeps: operations per microsecond that it did. */
 double partner_end(struct partner *p);

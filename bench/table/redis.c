@@ -284,6 +284,7 @@ const struct contender redis_contender = {
     .lacks = "every operation is a round trip to another process; view: HMGET of two fields, copy: "
              "HGETALL, batch: pipelined; a change is done, not durable",
     .sessions_max = 1000000,
+    .walk_max = 100000,
     .bytes_per_session = 1000,
     .open = open_table,
     .close = close_table,

@@ -2,16 +2,27 @@
 
 #include <stdlib.h>
 
+/* bench/instructions counts what is measured, and nothing around it. */
+#if __has_include(<valgrind/callgrind.h>)
+#include <valgrind/callgrind.h>
+#else
+#define CALLGRIND_START_INSTRUMENTATION
+#define CALLGRIND_STOP_INSTRUMENTATION
+#endif
+
 enum {
     KEYS_MIN = 1 << 14,
-    KEYS_MAX = 1 << 20,
+    KEYS_MAX = 1 << 21,
     CALIBRATION = 8,         /* a calibrating run takes this part of a measurement, at least */
     PIECE_OF_RATE = 256,     /* operations between two looks at the clock                    */
     PIECE_OF_SERVER = 8,
-    SAMPLES_MIN = 1000,      /* what a p99.9 can be told from                                */
-    SAMPLES_MAX = 50000,
-    LATENCY_TIMES = 4,       /* latency takes so many times as long as a loop                */
-    SERVER_WALK_MAX = 100000 /* sessions: a walk over more of a server's takes seconds       */
+    SAMPLES = 20000,         /* what a p99.9 can be told from                                */
+    SAMPLES_OF_SERVER = 2000,
+    SAMPLES_MIN = 200,
+    LATENCY_TIMES = 50,      /* at most so many times as long as a loop, who ever waits for whom */
+    WARM_SESSIONS = 100000,  /* W1                                                           */
+    WARM_OF_LARGE = 1000,    /* operations, to have code and stack at hand                   */
+    WARM_OF_SERVER = 100
 };
 
 const struct row rows[] = {
@@ -44,19 +55,20 @@ const struct row rows[] = {
     { "mix-2", "the same, two workers on two processors, together", MEASURE_RATE, OPERATION_MIX,
       KEYS_PRESENT, 2, false },
     { "mix-2-zipf", "the same, Zipf", MEASURE_RATE, OPERATION_MIX, KEYS_ZIPF, 2, false },
-    { "idle", "each get-view on the clock, whose own time is in it", MEASURE_LATENCY,
-      OPERATION_VIEW, KEYS_PRESENT, 1, false },
-    { "hammered", "the same while a second worker touches and sets the same sessions without pause",
+    { "latency",
+      "each get-view on the clock, whose own time is in it: idle, alone; hammered, while a second "
+      "worker touches and sets the same sessions without pause",
       MEASURE_LATENCY, OPERATION_VIEW, KEYS_PRESENT, 2, false },
     { "bytes", "memory per session, everything counted", MEASURE_BYTES, OPERATION_VIEW,
       KEYS_PRESENT, 1, false },
 };
 const size_t row_count = sizeof rows / sizeof *rows;
 
-static const struct part { const char *suffix; double share; } quantiles[] = {
-    { "-p50", 0.5 }, { "-p99", 0.99 }, { "-p99.9", 0.999 }
-};
-enum { PARTS = sizeof quantiles / sizeof *quantiles };
+/* What a latency row is in parts. */
+static const char *const parts[] = { "idle-p50",     "idle-p99",     "idle-p99.9",
+                                     "hammered-p50", "hammered-p99", "hammered-p99.9" };
+static const double quantiles[] = { 0.5, 0.99, 0.999 };
+enum { PARTS = sizeof parts / sizeof *parts, QUANTILES = sizeof quantiles / sizeof *quantiles };
 
 /* ---------------------------------------------------------------- keys ------------------ */
 
@@ -87,6 +99,8 @@ struct lane {
     enum operation number;
     const struct keys *keys;
     size_t at, count; /* at: the next key, so that rounds go on where the last ended */
+    size_t warm;
+    bool absent;      /* the keys are not there */
     double values[PARTS][ROUNDS_MAX];
 };
 
@@ -126,11 +140,40 @@ static uint64_t run(struct lane *lane, size_t count)
     return ns ? ns : 1;
 }
 
+static bool is_server(const struct lane *lane)
+{
+    return lane->open->contender->scope == SCOPE_SERVER;
+}
+
+/* W1: how many operations go before what is measured. */
+static size_t warm_count(const struct lane *lane, size_t sessions)
+{
+    if (is_server(lane))
+        return lane->keys->handles ? WARM_OF_SERVER : 0;
+    if (sessions <= WARM_SESSIONS)
+        return lane->keys->count;
+    return lane->keys->handles ? WARM_OF_LARGE : 0;
+}
+
+/* Looks at what will be measured: gets, of handles that are there or not; a walk for a scan. */
+static void warm_up(struct lane *lane)
+{
+    struct lane looking = *lane;
+    operation_fn *const *operations = lane->open->contender->operations;
+    if (!is_server(lane) && lane->keys->handles) {
+        looking.number = lane->absent ? OPERATION_MISS : OPERATION_VIEW;
+        looking.operation = operations[looking.number];
+    }
+    run(&looking, lane->warm);
+    lane->at = looking.at;
+}
+
 /* As many operations as take NS, in whole walks over the table for a scan. */
 static void calibrate(struct lane *lane, uint64_t ns, size_t step)
 {
     uint64_t took;
     bench_subject(lane->open->contender->name);
+    warm_up(lane);
     for (lane->count = step; (took = run(lane, lane->count)) < ns / CALIBRATION;)
         lane->count *= 2;
     double count = (double)lane->count * (double)ns / (double)took;
@@ -139,14 +182,17 @@ static void calibrate(struct lane *lane, uint64_t ns, size_t step)
 
 static void measure_loop(struct lane *lane, size_t round)
 {
-    lane->values[0][round] = (double)run(lane, lane->count) / (double)lane->count;
+    warm_up(lane);
+    CALLGRIND_START_INSTRUMENTATION;
+    uint64_t ns = run(lane, lane->count);
+    CALLGRIND_STOP_INSTRUMENTATION;
+    lane->values[0][round] = (double)ns / (double)lane->count;
 }
 
 /* Operations per microsecond that this worker does alone. */
 static double own_rate(struct lane *lane, uint64_t ns)
 {
-    const size_t piece =
-        lane->open->contender->scope == SCOPE_SERVER ? PIECE_OF_SERVER : PIECE_OF_RATE;
+    const size_t piece = is_server(lane) ? PIECE_OF_SERVER : PIECE_OF_RATE;
     uint64_t start = bench_clock(), now = start;
     size_t done = 0;
     for (; now < start + ns; now = bench_clock()) {
@@ -165,18 +211,20 @@ static void measure_rate(struct lane *lane, size_t round, const struct row *row,
         lane->values[0][round] = o->contender->mixed(o->table, &some, row->workers, ns);
         return;
     }
+    warm_up(lane);
     if (row->workers > 1)
-        partner_begin(o->partner, JOB_MIX, lane->keys);
+        partner_begin(o->partner, JOB_MIX, lane->keys, lane->warm);
     double rate = own_rate(lane, ns);
     lane->values[0][round] = row->workers > 1 ? rate + partner_end(o->partner) : rate;
 }
 
-/* The clock stops for each get; as many as fit, but enough for the last quantile. */
-static size_t sample(struct lane *lane, uint64_t ns, double *samples)
+/* Each get on the clock; how many there were. */
+static size_t sample(struct lane *lane, uint64_t ns, double samples[SAMPLES])
 {
+    const size_t most = is_server(lane) ? SAMPLES_OF_SERVER : SAMPLES;
     uint64_t start = bench_clock(), now = start;
     size_t count = 0;
-    while (count < SAMPLES_MAX && (now < start + ns || count < SAMPLES_MIN)) {
+    while (count < most && (count < SAMPLES_MIN || now - start < LATENCY_TIMES * ns)) {
         struct keys one = next_keys(lane, 1);
         uint64_t before = bench_clock();
         sink += lane->operation(lane->open->table, &one);
@@ -186,17 +234,41 @@ static size_t sample(struct lane *lane, uint64_t ns, double *samples)
     return count;
 }
 
-static void measure_latency(struct lane *lane, size_t round, const struct row *row, uint64_t ns)
+/* Keeps the quantiles of many gets as parts FIRST and on. */
+static void measure_gets(struct lane *lane, size_t round, uint64_t ns, size_t first)
 {
-    static double samples[SAMPLES_MAX];
-    if (row->workers > 1)
-        partner_begin(lane->open->partner, JOB_HAMMER, lane->keys);
-    size_t count = sample(lane, LATENCY_TIMES * ns, samples);
-    if (row->workers > 1)
-        partner_end(lane->open->partner);
+    static double samples[SAMPLES];
+    size_t count = sample(lane, ns, samples);
     spread_of(samples, count); /* sorts them */
-    for (size_t i = 0; i < PARTS; i++)
-        lane->values[i][round] = quantile(samples, count, quantiles[i].share);
+    for (size_t i = 0; i < QUANTILES; i++)
+        lane->values[first + i][round] = quantile(samples, count, quantiles[i]);
+}
+
+static bool can_be_hammered(const struct open_table *o)
+{
+    return o->partner && o->contender->operations[OPERATION_SET];
+}
+
+static void measure_hammered(struct lane *lane, size_t round, uint64_t ns)
+{
+    struct partner *partner = lane->open->partner;
+    if (!can_be_hammered(lane->open))
+        return;
+    warm_up(lane);
+    partner_begin(partner, JOB_HAMMER, lane->keys, lane->warm);
+    measure_gets(lane, round, ns, QUANTILES);
+    partner_end(partner);
+}
+
+/* W2 */
+static void measure_latency(struct lane *lane, size_t round, uint64_t ns)
+{
+    if (round % 2)
+        measure_hammered(lane, round, ns);
+    warm_up(lane);
+    measure_gets(lane, round, ns, 0);
+    if (round % 2 == 0)
+        measure_hammered(lane, round, ns);
 }
 
 /* ---------------------------------------------------------------- a row ----------------- */
@@ -205,18 +277,16 @@ static bool takes_part(const struct open_table *o, const struct row *row,
                        const struct circumstances *now)
 {
     const struct contender *c = o->contender;
-    if (now->huge && c->scope == SCOPE_SERVER) /* its memory is not in this process */
+    if (now->huge && !c->reference)
         return false;
     switch (row->measure) {
     case MEASURE_LOOP:
         return c->operations[row->operation] &&
-               !(row->operation == OPERATION_SCAN && c->scope == SCOPE_SERVER &&
-                 now->sessions > SERVER_WALK_MAX);
+               !(row->operation == OPERATION_SCAN && c->walk_max && now->sessions > c->walk_max);
     case MEASURE_RATE:
         return c->mixed || (c->operations[OPERATION_MIX] && (row->workers == 1 || o->partner));
     case MEASURE_LATENCY:
-        return c->operations[OPERATION_VIEW] && !c->clocked &&
-               (row->workers == 1 || (o->partner && c->operations[OPERATION_SET]));
+        return c->operations[OPERATION_VIEW] && !c->clocked;
     default:
         return o->bytes != 0;
     }
@@ -234,7 +304,7 @@ static void measure(struct lane *lane, const struct row *row, size_t round,
         measure_rate(lane, round, row, c->ns);
         break;
     case MEASURE_LATENCY:
-        measure_latency(lane, round, row, c->ns);
+        measure_latency(lane, round, c->ns);
         break;
     case MEASURE_BYTES:
         lane->values[0][round] = (double)lane->open->bytes / (double)c->sessions;
@@ -242,29 +312,27 @@ static void measure(struct lane *lane, const struct row *row, size_t round,
     }
 }
 
+/* How many values a round has. */
+static size_t parts_of(const struct lane *lane, const struct row *row)
+{
+    if (row->measure != MEASURE_LATENCY)
+        return 1;
+    return can_be_hammered(lane->open) ? PARTS : QUANTILES;
+}
+
 static void add_figures(const struct lane *lane, const struct row *row,
                         const struct circumstances *c)
 {
     const char *const units[] = { "ns", "M/s", "ns", "B" };
-    size_t parts = row->measure == MEASURE_LATENCY ? PARTS : 1;
-    for (size_t i = 0; i < parts; i++) {
+    for (size_t i = 0; i < parts_of(lane, row); i++) {
         struct figure f = { .contender = lane->open->contender->name, .unit = units[row->measure],
                             .sessions = c->sessions, .huge = c->huge, .group = c->group,
                             .rounds = c->rounds };
-        snprintf(f.row, sizeof f.row, "%s%s", row->name, parts > 1 ? quantiles[i].suffix : "");
+        snprintf(f.row, sizeof f.row, "%s",
+                 row->measure == MEASURE_LATENCY ? parts[i] : row->name);
         memcpy(f.values, lane->values[i], sizeof f.values);
-        figures_add(&f, c->results);
+        figures_add(&f);
     }
-}
-
-/* The references' figures first: the others are compared with them. */
-static void add_all(const struct lane *lanes, size_t count, const struct row *row,
-                    const struct circumstances *c)
-{
-    for (int reference = 1; reference >= 0; reference--)
-        for (size_t i = 0; i < count; i++)
-            if (lanes[i].open->contender->reference == reference)
-                add_figures(&lanes[i], row, c);
 }
 
 static size_t make_lanes(struct lane *lanes, const struct row *row, const struct open_table *tables,
@@ -277,7 +345,10 @@ static size_t make_lanes(struct lane *lanes, const struct row *row, const struct
                 (struct lane){ .open = &tables[i],
                                .number = row->operation,
                                .operation = tables[i].contender->operations[row->operation],
-                               .keys = &c->keys->of[row->keys] };
+                               .keys = &c->keys->of[row->keys],
+                               .absent = row->keys == KEYS_ABSENT };
+    for (size_t i = 0; i < n && !c->count; i++)
+        lanes[i].warm = warm_count(&lanes[i], c->sessions);
     return n;
 }
 
@@ -295,6 +366,8 @@ void row_measure(const struct row *row, const struct open_table *tables, size_t 
     for (size_t round = 0; round < c->rounds; round++)
         for (size_t i = 0; i < n; i++)
             measure(&lanes[round % 2 ? n - 1 - i : i], row, round, c);
-    add_all(lanes, n, row, c);
+    for (size_t i = 0; i < n; i++)
+        add_figures(&lanes[i], row, c);
+    figures_show(c->results);
     free(lanes);
 }

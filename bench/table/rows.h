@@ -1,6 +1,12 @@
 /*
  * The rows: what is measured, in which unit, on which keys; and how a row is measured for the
  * contenders that are open, in rounds (bench.h, M1 to M4).
+ *
+ *   W1  Other contenders' rounds have emptied the caches.  A table that fits into them (at most
+ *       100,000 sessions) is therefore looked at once before each measurement, and found as it is
+ *       while it is in use; a larger one is found in memory, as it always is.
+ *   W2  Alone and beside a writer, latency is taken of as many gets (fewer, if who waits for a lock
+ *       would take too long), after the same look, in the same round, in alternating order.
  */
 #ifndef BENCH_TABLE_ROWS_H
 #define BENCH_TABLE_ROWS_H
@@ -11,7 +17,7 @@
 enum measure {
     MEASURE_LOOP,    /* nanoseconds per operation                                             */
     MEASURE_RATE,    /* operations per microsecond of so many workers together                */
-    MEASURE_LATENCY, /* each get on the clock, alone or beside a writer: three quantiles       */
+    MEASURE_LATENCY, /* each get on the clock, alone and beside a writer: quantiles of both     */
     MEASURE_BYTES    /* bytes per session                                                     */
 };
 
@@ -28,8 +34,8 @@ struct row {
     enum measure measure;
     enum operation operation;
     enum key_kind keys;
-    unsigned workers; /* of a rate; of latency: 2 with a writer at work */
-    bool huge;        /* measured again with huge pages                 */
+    unsigned workers; /* of a rate                      */
+    bool huge;        /* measured again with huge pages */
 };
 
 extern const struct row rows[];
