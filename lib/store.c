@@ -421,7 +421,6 @@ static const struct block *examine(struct store *s, struct context *c, struct sl
     image->state = (sesstab_state)b->state;
     image->replace = durable < b->shrunk_version || durable < b->born_version || durable > b->version;
     image->member = durable < b->born_version || durable > b->version;
-    image->base = image->replace ? 0 : durable;
     image->kind = tomb ? STORE_DELETE
                   : durable != b->version ? STORE_PUT
                   : image->last_seen > load_relaxed(&slot->durable_seen) ? STORE_TOUCH

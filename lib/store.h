@@ -43,8 +43,6 @@ struct store_image {
     bool replace;         /* PUT: delete both keys first; Redis may hold another generation or
                              metadata keys that are gone.  Without it HSET alone is enough          */
     bool member;          /* PUT: add the handle to the active set                                  */
-    uint64_t base;        /* PUT: the version of this very session that Redis has; 0: none that
-                             would do without `replace`                                             */
     uint64_t handle, generation, version, last_seen;
     uint64_t bound_version; /* the binding in it was made at this version                           */
     bool pending;         /* PUT: its binding is not durable yet                                    */

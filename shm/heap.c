@@ -68,18 +68,35 @@ static uint64_t buckets_for(uint64_t heads, uint64_t room)
 }
 
 /*
- * Slots in the first CHUNKS chunks.  A chunk keeps its class, so that each process counts on from where
- * it was, {chunks 32, of sessions 32}; a sum in the segment would stay wrong when its adder is killed.
+ * Chunks of two classes among the first CHUNKS.  A chunk keeps its class, so that each process counts on
+ * from where it was; a sum in the segment would stay wrong when its adder is killed.
  */
+enum { COUNT_BITS = 21 };
+_Static_assert(CHUNKS_MAX < 1 << COUNT_BITS, "shm->counted is {chunks, of sessions, of hints}");
+struct census { uint64_t sessions, hints; };
+
+static uint64_t one_of(struct shm *shm, uint64_t chunk)
+{
+    uint64_t class = load_acquire(&shm->chunks[chunk].class);
+    return class == CHUNK_SESSIONS ? UINT64_C(1) << COUNT_BITS : class == CHUNK_HINTS;
+}
+
+static struct census census_of(struct shm *shm, uint64_t chunks)
+{
+    const uint64_t mask = (UINT64_C(1) << COUNT_BITS) - 1;
+    uint64_t counted = load_relaxed(&shm->counted), i = counted >> 2 * COUNT_BITS;
+    uint64_t sum = counted & (mask << COUNT_BITS | mask);
+    for (; i > chunks; i--) /* another thread is ahead */
+        sum -= one_of(shm, i - 1);
+    for (; i < chunks; i++)
+        sum += one_of(shm, i);
+    raise_to(&shm->counted, chunks << 2 * COUNT_BITS | sum);
+    return (struct census){ sum >> COUNT_BITS, sum & mask };
+}
+
 static uint64_t slots_in(struct shm *shm, uint64_t chunks)
 {
-    uint64_t counted = load_relaxed(&shm->counted), i = counted >> 32, n = (uint32_t)counted;
-    if (i > chunks)
-        i = n = 0;
-    for (; i < chunks; i++)
-        n += load_acquire(&shm->chunks[i].class) == CHUNK_SESSIONS;
-    raise_to(&shm->counted, chunks << 32 | n);
-    return n * CHUNK_SLOTS;
+    return census_of(shm, chunks).sessions * CHUNK_SLOTS;
 }
 
 struct heap_heads heap_heads(struct shm *shm)
@@ -356,17 +373,18 @@ static uint64_t hint_chunks_for(uint64_t slots)
     return layout_align(slots, CHUNK_BYTES / HINT_BYTES) / (CHUNK_BYTES / HINT_BYTES);
 }
 
-/*
- * Sessions alone must not fill the memory: without hints nobody could log in.  So a chunk of sessions
- * whose players won't all fit into the hints that there should be by now brings one of hints with it.
- */
+/* Sessions alone must not fill the memory: without hints nobody could log in.  So a chunk of sessions
+ * whose players won't all fit into the hints that there are brings more of them. */
 static void grow_hints(struct context *c)
 {
-    uint64_t slots = slots_in(c->shm, heap_chunks(c->shm));
     unsigned chunk;
-    if (hint_chunks_for(slots) > hint_chunks_for(slots - CHUNK_SLOTS) &&
-        grow(c->shm, CHUNK_HINTS, &chunk) == 0)
+    for (;;) {
+        struct census n = census_of(c->shm, heap_chunks(c->shm));
+        if (n.hints >= hint_chunks_for(n.sessions * CHUNK_SLOTS) ||
+            grow(c->shm, CHUNK_HINTS, &chunk) != 0)
+            return;
         look_into(c, CHUNK_HINTS, RETIRED_HINT, chunk);
+    }
 }
 
 static int more(struct context *c, unsigned class, enum retired_kind kind)

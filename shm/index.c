@@ -288,8 +288,11 @@ struct slot *index_lookup_further(struct context *c, uint64_t handle)
         if (unlikely(!slot_known(shm, (slot_ref){ LINK_REF(word) }, &s) ||
                      load_acquire(&s->node.birth) > c->hi))
             break;
-        if (tag == mine && load_relaxed(&s->node.key) == handle)
-            return s;
+        if (tag == mine) {
+            if (likely(load_relaxed(&s->node.key) == handle))
+                return s;
+            break; /* its tag's namesake, or damaged */
+        }
         word = load_acquire(&s->node.next);
     }
     return likely(ends(hash, word)) ? NULL : lookup_slowly(c, handle, hash);

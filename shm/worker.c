@@ -152,7 +152,7 @@ static int claim_any(struct shm *shm, struct process *p)
 static int worker_attach(struct shm *shm)
 {
     int error = claim_any(shm, shm->process);
-    if (error == EUSERS && worker_recover(shm, NULL, 0, NULL))
+    if (error && worker_recover(shm, NULL, 0, NULL))
         error = claim_any(shm, shm->process);
     return error;
 }
@@ -215,7 +215,7 @@ static int thread_any(struct shm *shm, struct context *c)
 static int thread_claim(struct shm *shm, struct context *c)
 {
     int error = thread_any(shm, c);
-    if (error == EUSERS && worker_recover(shm, NULL, 0, NULL))
+    if (error && worker_recover(shm, NULL, 0, NULL))
         error = thread_any(shm, c);
     if (!error && (error = ring_prepare(shm, c->thread_index)))
         thread_leave(c);

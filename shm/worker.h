@@ -117,8 +117,8 @@ static inline uint32_t worker_gen(worker_id id) { return id >> WORKER_INDEX_BITS
 static inline bool worker_gone(const struct shm *shm, worker_id id)
 {
     unsigned index = worker_index(id);
-    if (id == 0 || index >= WORKERS)
-        return true;
+    if (id == 0 || index >= WORKERS || index >= load_acquire(&shm->header->worker_high))
+        return true; /* beyond worker_high nothing is backed (G2) */
     return load_acquire(&shm->workers[index].owner) != (WORKER_LIVE | worker_gen(id));
 }
 

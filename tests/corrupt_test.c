@@ -511,6 +511,23 @@ static void a_scribbler_on_a_live_table_kills_and_stops_nobody(void **state)
     check_ok(sesstab_unlink(name));
 }
 
+/* What it stands for can't be known: nobody must conclude that it has ended. */
+static void a_session_whose_key_is_damaged_is_not_taken_for_gone(void **state)
+{
+    sesstab *t = memory_table();
+    (void)state;
+    for (uint64_t handle = 1; handle <= 100; handle++)
+        insert_plain(t, handle);
+    for (uint64_t handle = 1; handle <= 100; handle++) {
+        struct slot *s = slot_of(t, handle);
+        s->node.key ^= UINT64_C(1) << 40;
+        check_result(find(t, handle), SESSTAB_CORRUPT);
+        check_result(get(t, handle), SESSTAB_CORRUPT);
+        s->node.key ^= UINT64_C(1) << 40;
+        check_ok(find(t, handle));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +538,7 @@ int main(void)
         TEST(no_number_in_the_header_leads_outside),
         TEST(what_is_damaged_is_kept_from_redis_and_from_nobody_else),
         TEST(a_scribbler_on_a_live_table_kills_and_stops_nobody),
+        TEST(a_session_whose_key_is_damaged_is_not_taken_for_gone),
     };
     return run_all(tests);
 }

@@ -122,26 +122,6 @@ static void what_is_written_behind_arrives(void **state)
     check_world(world);
 }
 
-/* By a mark that only a write of that field would take away. */
-static void what_has_not_changed_is_not_sent_again(void **state)
-{
-    struct world *world = start_world(NULL, NULL);
-    (void)state;
-    insert_plain(world->table, 1);
-    set_text(world->table, 1, "width", "80");
-    wait_until_redis_equals(world->table, world->redis);
-    freeReplyObject(redis_query(world->redis, "HSET " KEY(1) " Hostname mark"));
-    freeReplyObject(redis_query(world->redis, "HSET " KEY(1) ":metadata width mark"));
-    bind_durably(world, 1, "#1");
-    check(redis_field_is(world->redis, KEY(1), "PlayerRef", "#1"));
-    check(redis_field_is(world->redis, KEY(1), "Hostname", "mark"));
-    check(redis_field_is(world->redis, KEY(1) ":metadata", "width", "mark"));
-    check_ok(sesstab_remove(world->table, 1)); /* a new session is sent whole */
-    insert_plain(world->table, 1);
-    set_text(world->table, 1, "width", "80");
-    check_world(world);
-}
-
 static void a_session_of_the_largest_size_arrives(void **state)
 {
     static char value[SESSTAB_RECORD_MAX - 1000];
@@ -1135,7 +1115,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_durable_binding_is_in_redis_with_all_its_fields),
         TEST(what_is_written_behind_arrives),
-        TEST(what_has_not_changed_is_not_sent_again),
         TEST(a_session_of_the_largest_size_arrives),
         TEST(a_removed_session_leaves_nothing_in_redis),
         TEST(ten_thousand_touches_are_a_handful_of_writes),

@@ -97,10 +97,9 @@ static void append_put(struct batch *batch, size_t i, const struct session_key *
         operate(batch, i, CLEAR);
         redis_put(redis, "DEL", key->record, key->metadata, NULL);
     }
-    uint64_t base = batch->unsure ? 0 : image->base; /* B4 */
     operate(batch, i, RECORD);
-    append_record(redis, key, image, view, base);
-    if (metadata_changed(view, base)) {
+    append_record(redis, key, image, view);
+    if (view->metadata_count) {
         operate(batch, i, METADATA);
         append_metadata(redis, key, view);
     }
@@ -591,8 +590,11 @@ enum verdict batch_write_tickets(struct batch *batch, size_t max)
     for (size_t n = CHAIN; batch->hand.count; n--) {
         verdict = follow(batch, n && batch->hand.count == max ? max : 0);
         change_hands(batch);
-        if (verdict != COMMITTED)
+        if (verdict != COMMITTED) {
+            settle(batch); /* what was prepared and got no outcome is given back (B1) */
+            batch->hand.count = 0;
             break;
+        }
     }
     return verdict;
 }

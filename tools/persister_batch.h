@@ -24,9 +24,6 @@
  *       It goes out as soon as GET has shown the token after the first, before those who wait for
  *       the first are told.  Unless Redis took all of the first, the next is taken back: what it
  *       was read from may be rolled back, or what Redis had may be lost.
- *   B4  What has not changed since Redis acknowledged the session is not sent again: not the fields
- *       of its birth, nor metadata of which none is newer.  But while Redis may have gone back to
- *       an older copy, until all is compared (`unsure`), everything is.
  */
 #ifndef TOOLS_PERSISTER_BATCH_H
 #define TOOLS_PERSISTER_BATCH_H
@@ -55,7 +52,6 @@ struct batch {
     size_t room;                   /* images in a hand, at most           */
     struct hand hand, ahead;       /* being written; B3                   */
     size_t allowance;              /* see quarantine_allowance()          */
-    bool unsure;                   /* B4; the comparison's to say         */
     struct quarantine quarantine;
     struct round round;
     uint64_t written, refused, lost; /* since batch_init() */

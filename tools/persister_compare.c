@@ -17,7 +17,6 @@ void compare_start(struct compare *c, struct batch *batch, bool claims_only)
     compare_stop(c);
     memset(c, 0, sizeof *c);
     c->batch = batch;
-    batch->unsure = true;
     c->claims_only = claims_only;
     c->phase = COMPARE_TABLE;
     c->started_at = monotonic_ms();
@@ -41,7 +40,6 @@ static void finish(struct compare *c)
               NUMBER("repaired", c->repaired), NUMBER("removed", c->removed),
               NUMBER("strange", c->strange),
               NUMBER("ms", monotonic_ms() - c->started_at));
-    c->batch->unsure = false;
     compare_stop(c);
 }
 

@@ -149,20 +149,8 @@ static void format_owner(char text[2 * NUMBER_BYTES], uint32_t owner)
     format_number(text + length + 1, owner >> WORKER_INDEX_BITS);
 }
 
-/* What is the same as long as the session lives. */
-static void put_birth(struct redis *redis, const struct session_key *key, const char *generation,
-                      const char *connected, const sesstab_view *view)
-{
-    put_field(redis, "Handle", key->handle);
-    put_field(redis, "Generation", generation);
-    put_field(redis, "IpAddress", view->address);
-    put_field(redis, "Hostname", view->host);
-    put_field(redis, "ConnectionType", view->type);
-    put_field(redis, "ConnectedAt", connected);
-}
-
 void append_record(struct redis *redis, const struct session_key *key,
-                   const struct store_image *image, const sesstab_view *view, uint64_t base)
+                   const struct store_image *image, const sesstab_view *view)
 {
     char generation[NUMBER_BYTES], version[NUMBER_BYTES], owner[2 * NUMBER_BYTES],
         connected[RECORD_TIME_BYTES], seen[RECORD_TIME_BYTES];
@@ -174,25 +162,18 @@ void append_record(struct redis *redis, const struct session_key *key,
 
     redis_start(redis, "HSET");
     redis_text(redis, key->record);
-    if (!base)
-        put_birth(redis, key, generation, connected, view);
+    put_field(redis, "Handle", key->handle);
+    put_field(redis, "Generation", generation);
     put_field(redis, "PlayerRef", view->player);
     put_field(redis, "State", sesstab_state_name(view->state));
+    put_field(redis, "IpAddress", view->address);
+    put_field(redis, "Hostname", view->host);
+    put_field(redis, "ConnectionType", view->type);
+    put_field(redis, "ConnectedAt", connected);
     put_field(redis, "LastSeen", seen);
     put_field(redis, "Owner", owner);
     put_field(redis, "Version", version);
     redis_append(redis);
-}
-
-bool metadata_changed(const sesstab_view *view, uint64_t base)
-{
-    sesstab_pair pair;
-    size_t position = 0;
-    uint64_t version;
-    while (sesstab_metadata_next(view, &position, &pair, &version) == SESSTAB_OK)
-        if (version > base)
-            return true;
-    return false;
 }
 
 void append_metadata(struct redis *redis, const struct session_key *key, const sesstab_view *view)

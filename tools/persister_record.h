@@ -38,18 +38,11 @@ bool parse_handle(const char *text, size_t length, uint64_t *handle);
 void format_time(char text[RECORD_TIME_BYTES], uint64_t ms);
 bool parse_time(const char *text, uint64_t *ms);
 
-/*
- * Appends HSET of the record / of the metadata (at least one pair) / of LastSeen alone.  Of a
- * session that Redis has (BASE, a version of it, is not 0) only those fields of the record that can
- * change while it lives.
- */
+/* Appends HSET of the record / of the metadata (at least one pair) / of LastSeen alone. */
 void append_record(struct redis *redis, const struct session_key *key,
-                   const struct store_image *image, const sesstab_view *view, uint64_t base);
+                   const struct store_image *image, const sesstab_view *view);
 void append_metadata(struct redis *redis, const struct session_key *key, const sesstab_view *view);
 void append_touch(struct redis *redis, const struct session_key *key, uint64_t last_seen);
-
-/* Whether a pair is newer than version BASE; a pair that was deleted is not seen by this. */
-bool metadata_changed(const sesstab_view *view, uint64_t base);
 
 /*
  * Fills RECORD (but for its metadata) from the reply to HGETALL; strings stay the reply's.  NULL,

@@ -122,7 +122,7 @@ static void run_state(struct stage *s, const struct plan *plan, const char *stat
 void row_bind(struct stage *s, const struct plan *plan)
 {
     /* Both calls change hashes that are there. */
-    direct_drain(s->connection, direct_whole, DIRECT_KEYS, DIRECT_KEYS);
+    direct_drain(s->connection, direct_record, DIRECT_KEYS, DIRECT_KEYS);
     run_state(s, plan, "asleep", 2.2);
     struct neighbour *busy = neighbour_start(s, plan->seed);
     run_state(s, plan, "busy", 1.5);

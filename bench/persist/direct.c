@@ -28,41 +28,26 @@ static void metadata_key(char key[KEY_BYTES], uint64_t handle)
 
 unsigned direct_login(redisContext *connection, uint64_t handle, const char *player)
 {
-    char key[KEY_BYTES];
+    char key[KEY_BYTES], name[NUMBER_BYTES];
     record_key(key, handle);
-    APPEND(connection, "HSET", key, "PlayerRef", player, "State", "logged-in", "LastSeen",
-           "2023-11-14T22:13:20.000Z", "Owner", "1.1", "Version", "17");
-    return 1;
-}
-
-static unsigned append_metadata(redisContext *connection, uint64_t handle, uint64_t serial)
-{
-    char key[KEY_BYTES], client[NUMBER_BYTES];
-    metadata_key(key, handle);
-    snprintf(client, sizeof client, "%016" PRIx64, serial);
-    APPEND(connection, "HSET", key, "width", "132x43", "term", "xterm-256color", "client", client);
-    return 1;
-}
-
-unsigned direct_change(redisContext *connection, uint64_t handle, uint64_t serial)
-{
-    char player[PLAYER_BYTES];
-    player_of(handle, player);
-    return direct_login(connection, handle, player) + append_metadata(connection, handle, serial);
-}
-
-unsigned direct_whole(redisContext *connection, uint64_t handle, uint64_t serial)
-{
-    char key[KEY_BYTES], player[PLAYER_BYTES], name[NUMBER_BYTES];
-    record_key(key, handle);
-    player_of(handle, player);
     snprintf(name, sizeof name, "%" PRIu64, handle);
     APPEND(connection, "HSET", key, "Handle", name, "Generation", "1700000000001", "PlayerRef",
            player, "State", "logged-in", "IpAddress", usual_info.address, "Hostname",
            usual_info.host, "ConnectionType", usual_info.type, "ConnectedAt",
            "2023-11-14T22:13:20.000Z", "LastSeen", "2023-11-14T22:13:20.000Z", "Owner", "1.1",
            "Version", "17");
-    return 1 + append_metadata(connection, handle, serial);
+    return 1;
+}
+
+unsigned direct_record(redisContext *connection, uint64_t handle, uint64_t serial)
+{
+    char key[KEY_BYTES], player[PLAYER_BYTES], client[NUMBER_BYTES];
+    player_of(handle, player);
+    direct_login(connection, handle, player);
+    metadata_key(key, handle);
+    snprintf(client, sizeof client, "%016" PRIx64, serial);
+    APPEND(connection, "HSET", key, "width", "132x43", "term", "xterm-256color", "client", client);
+    return 2;
 }
 
 /* Times differ by the millisecond, as they do in use. */

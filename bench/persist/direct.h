@@ -11,14 +11,11 @@
 
 #include "bench/persist/stage.h"
 
-/* HSET of the fields that a login changes. */
+/* HSET of the record's eleven fields, as a login does it. */
 unsigned direct_login(redisContext *connection, uint64_t handle, const char *player);
 
-/* The same and HSET of the metadata: what the persister writes of a session that changed there. */
-unsigned direct_change(redisContext *connection, uint64_t handle, uint64_t serial);
-
-/* HSET of all eleven fields and of the metadata: what it writes of one that is new to Redis. */
-unsigned direct_whole(redisContext *connection, uint64_t handle, uint64_t serial);
+/* The same and HSET of the metadata: what the persister writes of a session that changed. */
+unsigned direct_record(redisContext *connection, uint64_t handle, uint64_t serial);
 
 /* HSET of LastSeen: what it writes of a session that was touched. */
 unsigned direct_touch(redisContext *connection, uint64_t handle, uint64_t serial);

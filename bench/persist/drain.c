@@ -93,9 +93,9 @@ static void run_backlog(struct stage *s, const struct plan *plan, const struct b
 
 void row_drain(struct stage *s, const struct plan *plan)
 {
-    const struct backlog backlogs[] = { { "drain-records", change_record, direct_change },
+    const struct backlog backlogs[] = { { "drain-records", change_record, direct_record },
                                         { "drain-touches", change_last_seen, direct_touch } };
-    direct_drain(s->connection, direct_whole, s->sessions, DEEP); /* the hashes that will change */
+    direct_drain(s->connection, direct_record, s->sessions, DEEP); /* the hashes that will change */
     for (size_t i = 0; i < sizeof backlogs / sizeof *backlogs; i++)
         run_backlog(s, plan, &backlogs[i]);
 }

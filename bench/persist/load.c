@@ -119,7 +119,7 @@ void row_load(const struct plan *plan)
     load(&s, plan);
     check_some(&s, plan->seed);
     fprintf(stderr, "the same commands, pipelined ...\n");
-    put(plan, "resync", "raw-1024", direct_drain(s.connection, direct_whole, plan->fill, DEPTH));
+    put(plan, "resync", "raw-1024", direct_drain(s.connection, direct_record, plan->fill, DEPTH));
     put(plan, "load", "raw-1024", direct_drain(s.connection, direct_load, plan->fill, DEPTH));
     stage_close(&s);
 }
