@@ -52,8 +52,8 @@ bool block_ref_valid(struct shm *shm, block_ref r)
 
 /*
  * Bucket heads that SLOTS slots get: for the index by handle the largest power of two that is not above
- * 17/8 of them, so that three sessions of four are the first of their bucket; half of that for the index
- * by player.  What is committed for each slot is what such a power of two never exceeds, so that the
+ * 17/8 of them, so that three sessions of four are the first of their bucket; about half of that for the
+ * index by player.  What is committed for each slot is what such a power of two never exceeds, so that the
  * heads are in place whenever an index doubles, and each chunk commits a small piece.
  */
 static uint64_t handle_heads(uint64_t slots) { return slots * 17 / 8; }

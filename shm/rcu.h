@@ -74,6 +74,7 @@ static inline void rcu_enter(struct context *c)
 /* Retirements that share a membarrier, and an era: what a reader that stops now pins beside what is
  * alive, so that it is the same however much others pin already. */
 enum { RCU_BATCH = 256 };
+_Static_assert(MAGAZINE_MAX >= RCU_BATCH + PAGE_BLOCKS, "a magazine holds what a batch frees");
 
 /* After RCU_BATCH retirements: ends the era, and frees what it can when there is enough of it to be
  * worth a look at all that is pinned.  rcu_reclaim() always looks. */

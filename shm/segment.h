@@ -44,7 +44,7 @@ struct shm {
     atomic_u64 *handles, *players;
     uint8_t *heap;
     atomic_u64 limit;        /* heap bytes known to be committed: a cache of header.committed       */
-    atomic_u64 counted;      /* chunks of sessions so far; see heap.c                              */
+    atomic_u64 counted;      /* chunks by class so far; see heap.c, census_of()                    */
     uint64_t hash_seed;
     uint32_t max_chunks, ring_entries, mode;
     bool full_fences;

@@ -159,9 +159,7 @@ static int worker_attach(struct shm *shm)
 
 bool worker_alive(struct shm *shm, worker_id id)
 {
-    /* Anybody may ask, for any number; beyond worker_high there may be no memory. */
-    return worker_index(id) < load_acquire(&shm->header->worker_high) && !worker_gone(shm, id) &&
-           lock_held(shm, worker_offset(shm, worker_index(id))) != 0;
+    return !worker_gone(shm, id) && lock_held(shm, worker_offset(shm, worker_index(id))) != 0;
 }
 
 /* ---------------------------------------------------------------- threads ------------------- */

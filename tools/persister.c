@@ -2,8 +2,8 @@
  * persister - carries a table's changes to Redis.
  *
  * One thread sleeps in the store and writes to Redis (persister_lead.c), another one watches for
- * deaths (persister_watch.c), a third may ask for huge pages (persister_huge.c).  A second persister of the same table stands by until the kernel says
- * that the first one is gone.
+ * deaths (persister_watch.c), a third may ask for huge pages (persister_huge.c).  A second persister of
+ * the same table stands by until the kernel says that the first one is gone.
  */
 #include "tools/persister.h"
 

@@ -8,8 +8,8 @@
  *   R2  Replies come in the order of the commands; that is the only correlation there is.
  *   R3  Queued output is never reused after a drop: it is rebuilt from the table.
  *
- * hiredis connects and reads.  Commands are encoded here, into a buffer that is kept: a record of
- * thirty words costs its bytes, where hiredis's general formatting took twenty times as long.
+ * hiredis connects and reads.  Commands are encoded here, into a buffer that is kept: hiredis's general
+ * formatting was most of what a write cost this process.
  */
 #ifndef TOOLS_PERSISTER_REDIS_H
 #define TOOLS_PERSISTER_REDIS_H
