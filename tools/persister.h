@@ -17,6 +17,7 @@
  *   persister_spawn.c       a private redis-server
  *   persister_watch.c       the thread that notices deaths
  *   persister_huge.c        the thread that puts the table on huge pages, if it is asked for
+ *   persister_metrics.c    what is counted
  *   persister_table.c       whether the table's name still means this segment
  */
 #ifndef TOOLS_PERSISTER_H

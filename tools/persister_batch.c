@@ -3,6 +3,7 @@
 
 #include "tools/log.h"
 #include "tools/persister.h"
+#include "tools/persister_metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -465,6 +466,7 @@ static void settle(struct batch *batch)
             quarantine_accepted(&batch->quarantine, &batch->hand.images[i]);
             round_written(&batch->round, &batch->hand.images[i]);
             batch->written++;
+            metric_add(METRIC_WRITES, 1);
             break;
         case LOST:
             store_forget(batch->store, &batch->hand.images[i]);

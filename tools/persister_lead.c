@@ -6,6 +6,7 @@
 #include "tools/persister_compare.h"
 #include "tools/persister_fence.h"
 #include "tools/persister_load.h"
+#include "tools/persister_metrics.h"
 #include "tools/persister_server.h"
 #include "tools/persister_table.h"
 
@@ -93,8 +94,10 @@ static void went_down(struct leader *l)
     if (l->up && monotonic_ms() - l->up_since >= STABLE_MS)
         l->backoff_ms = BACKOFF_MIN_MS;
     say_down(l, l->up ? "disconnected" : "unreachable");
-    if (l->up)
+    if (l->up) {
         store_connected(l->store, false);
+        metric_add(METRIC_DISCONNECTS, 1);
+    }
     l->up = false;
     back_off(l);
     if (l->rival_unknown && l->retry_at < l->rival_until)
