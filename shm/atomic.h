@@ -50,6 +50,26 @@ static inline void raise_to(atomic_u64 *p, uint64_t v)
         ;
 }
 
+/*
+ * ThreadSanitizer watches one process.  When a place comes back by way of another one, which saw that
+ * nobody here reads it any more, it must be told: who claims a place comes after the sections that
+ * had ended by then.  A reader whose section is still open is a race for it as before.
+ */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define WATCHED_BY_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(WATCHED_BY_TSAN)
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+#define tell_section_ended(table) __tsan_release(table)
+#define tell_place_claimed(table) __tsan_acquire(table)
+#else
+#define tell_section_ended(table) ((void)0)
+#define tell_place_claimed(table) ((void)0)
+#endif
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

@@ -465,6 +465,7 @@ INLINE int claim(struct context *c, unsigned class, enum retired_kind kind, uint
             uint64_t seen = load_relaxed(word);
             if (OWN_STATE(seen) == OWN_FREE &&
                 cas(word, &seen, OWN_WORD(OWN_OWNED, c->worker, OWN_SEQ(seen)))) { /* COMMIT: claimed */
+                tell_place_claimed(c->shm->header);
                 *ref = at;
                 return 0;
             }

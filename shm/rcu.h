@@ -85,6 +85,7 @@ static inline void rcu_exit(struct context *c)
 {
     if (unlikely(--c->depth))
         return;
+    tell_section_ended(c->shm->header);
     store_release(&c->thread->lo, THREAD_IDLE); /* rcu_exit:C */
     if (unlikely(c->limbo.fresh >= RCU_BATCH))
         rcu_pass(c);
