@@ -9,6 +9,8 @@
  *                 threads     struct thread [THREADS]: what each thread may be reading
  *                 urgent      a bit per ticket: the persister should look at it
  *                 ready       a bit per thread: its ring may hold something
+ *                 answered    a bit per ticket of a group: its worker should look at it
+ *                 groups      worker_id [GROUPS]: who holds these 64 tickets; 0: nobody
  *                 tickets     struct ticket [TICKETS]: who waits for Redis
  *                 rings       struct ring [THREADS]: slots that changed
  *                 chunks      struct chunk [max_chunks]: class, hints and dirty bits of each chunk
@@ -39,12 +41,14 @@
 #include <stddef.h>
 
 #define LAYOUT_MAGIC UINT64_C(0x3162617473736573) /* "sesstab1", little-endian */
-#define LAYOUT_VERSION 3u
+#define LAYOUT_VERSION 4u
 
 enum {
     WORKERS = 1024,
     THREADS = 4096,
     TICKETS = 65536,      /* the first THREADS: one per thread, for synchronous calls */
+    GROUP_TICKETS = 64,   /* the others are claimed by processes, so many (a page) at a time */
+    GROUPS = (TICKETS - THREADS) / GROUP_TICKETS,
     CHUNK_BYTES = 64 << 10,
     PAGE_BYTES = 4096,
     CHUNK_PAGES = CHUNK_BYTES / PAGE_BYTES,
@@ -250,7 +254,9 @@ struct worker {
     atomic_u32 pid;        /* shown to people, decides nothing                                    */
     atomic_u32 uid;
     atomic_u64 attached_at;/* ms                                                                  */
-    char name[40];         /* the program's name, for people                                      */
+    atomic_u32 answers;    /* futex: raised by the persister when it has answered tickets of its
+                              groups (lib/ticket.h)                                               */
+    char name[36];         /* the program's name, for people                                      */
 };
 _Static_assert(sizeof(struct worker) == 64, "workers do not share cache lines");
 
@@ -281,11 +287,12 @@ struct ring {
 _Static_assert(sizeof(struct ring) == PAGE_BYTES, "a ring is a page");
 
 /*
- * Somebody waits for Redis.  word: {seq 32, verdict 32}; its low half is the futex.
+ * Somebody waits for Redis: a thread, on its own ticket, or a process, on one of a group that it
+ * holds (lib/ticket.h).  word: {seq 32, verdict 32}; its low half is the futex.
  *
  *   IDLE -> WAITING            by the caller, after the fields
  *   WAITING -> DURABLE | REFUSED | GONE   by the persister
- *   WAITING -> IDLE            by the caller at its deadline, or by recovery
+ *   WAITING -> IDLE            by the caller at its deadline or when it cancels, or by recovery
  *   DURABLE | REFUSED | GONE -> IDLE      by the caller
  * Every edge is one CAS from the exact word, so that caller and persister agree on what was said.
  */
@@ -303,6 +310,10 @@ struct ticket {
     uint64_t unused[2];
 };
 _Static_assert(sizeof(struct ticket) == 64, "tickets do not share cache lines");
+_Static_assert(GROUP_TICKETS * sizeof(struct ticket) == PAGE_BYTES, "a group is backed as one page");
+
+/* The ticket that is number K of group G. */
+#define GROUP_TICKET(g, k) (THREADS + (g) * GROUP_TICKETS + (k))
 
 /* ------------------------------------------------------------------ header ----------------- */
 
@@ -337,7 +348,7 @@ struct header {
     atomic_u64 next_handle;
     CACHE_LINE atomic_u64 committed;  /* chunks; only ever raised                                 */
     atomic_u64 sweep_cursor;      /* next chunk that somebody short of memory sweeps              */
-    atomic_u64 worker_high, thread_high; /* nothing beyond was ever used                          */
+    atomic_u64 worker_high, thread_high, group_high; /* nothing beyond was ever used              */
     CACHE_LINE struct index_head handles;
     CACHE_LINE struct index_head players;
 
@@ -363,7 +374,8 @@ _Static_assert(sizeof(struct header) <= PAGE_BYTES, "the header is one page");
 
 /* Where the areas lie. */
 struct layout {
-    uint64_t workers, threads, urgent, ready, tickets, rings, chunks, handles, players, heap, end;
+    uint64_t workers, threads, urgent, ready, answered, groups, tickets, rings, chunks, handles,
+             players, heap, end;
     uint64_t handles_max, players_max; /* buckets */
 };
 
@@ -383,7 +395,9 @@ static inline struct layout layout_of(uint32_t max_chunks)
     l.threads = l.workers + WORKERS * sizeof(struct worker);
     l.urgent = l.threads + THREADS * sizeof(struct thread);
     l.ready = l.urgent + TICKETS / 8;
-    l.tickets = layout_align(l.ready + THREADS / 8, PAGE_BYTES);
+    l.answered = l.ready + THREADS / 8;
+    l.groups = l.answered + GROUPS * 8;
+    l.tickets = layout_align(l.groups + GROUPS * sizeof(worker_id), PAGE_BYTES);
     l.rings = l.tickets + TICKETS * sizeof(struct ticket);
     l.chunks = l.rings + THREADS * sizeof(struct ring);
     l.handles = layout_align(l.chunks + max_chunks * sizeof(struct chunk), HUGE_PAGE_BYTES);
@@ -406,7 +420,8 @@ static inline uint64_t layout_fingerprint(void)
         offsetof(struct slot, current), offsetof(struct slot, durable),
         offsetof(struct block, slot), offsetof(struct block, metadata_count), layout_hash(1, 1),
         offsetof(struct ring, entries), offsetof(struct chunk, dirty),
-        WORKERS, THREADS, TICKETS, CHUNK_BYTES, PAGE_SLOTS, PAGE_BLOCKS, BLOCK_UNIT, HINT_BYTES,
+        offsetof(struct worker, answers), offsetof(struct header, group_high),
+        WORKERS, THREADS, TICKETS, GROUP_TICKETS, CHUNK_BYTES, PAGE_SLOTS, PAGE_BLOCKS, BLOCK_UNIT, HINT_BYTES,
     };
     uint64_t h = UINT64_C(0xcbf29ce484222325); /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)

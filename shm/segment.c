@@ -186,6 +186,8 @@ static void point(struct shm *shm, uint8_t *base)
     shm->threads = (struct thread *)(base + at->threads);
     shm->urgent = (atomic_u64 *)(base + at->urgent);
     shm->ready = (atomic_u64 *)(base + at->ready);
+    shm->answered = (atomic_u64 *)(base + at->answered);
+    shm->groups = (atomic_u32 *)(base + at->groups);
     shm->tickets = (struct ticket *)(base + at->tickets);
     shm->rings = (struct ring *)(base + at->rings);
     shm->chunks = (struct chunk *)(base + at->chunks);

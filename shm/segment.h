@@ -8,7 +8,8 @@
  *
  *   G1  The header's constant part was complete before the name existed.
  *   G2  Chunks below header.committed are backed by memory; so are workers below header.worker_high,
- *       lines and tickets of threads below header.thread_high, and the rings of claimed ones.
+ *       lines and tickets of threads below header.thread_high, the rings of claimed ones, and the
+ *       tickets of groups below header.group_high.
  *   G3  header.committed only rises, and only after the chunk is backed and has its class.
  *
  * Functions of shm/ return 0 or an errno value; shm_detail() tells the story of the last failure:
@@ -37,7 +38,8 @@ struct shm {
     struct header *header;
     struct worker *workers;
     struct thread *threads;
-    atomic_u64 *urgent, *ready;
+    atomic_u64 *urgent, *ready, *answered;
+    atomic_u32 *groups;
     struct ticket *tickets;
     struct ring *rings;
     struct chunk *chunks;

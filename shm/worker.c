@@ -361,12 +361,22 @@ void worker_close(struct shm *shm)
 
 /* ---------------------------------------------------------------- recovery ------------------ */
 
-/* The ticket of a dead thread: nobody waits for it any more. */
+/* A ticket of the dead: nobody waits for it any more.  It may be answered meanwhile, once. */
 static void recover_ticket(struct ticket *k, worker_id dead)
 {
     uint64_t word = load_acquire(&k->word);
-    if (load_relaxed(&k->owner) == dead && TICKET_STATE(word) != TICKET_IDLE)
-        cas_exact(&k->word, word, TICKET_WORD(TICKET_SEQ(word) + 1, TICKET_IDLE));
+    while (TICKET_STATE(word) != TICKET_IDLE && load_relaxed(&k->owner) == dead &&
+           !cas(&k->word, &word, TICKET_WORD(TICKET_SEQ(word) + 1, TICKET_IDLE)))
+        ;
+}
+
+static void recover_group(struct shm *shm, unsigned g, worker_id dead)
+{
+    if (load_acquire(&shm->groups[g]) != dead)
+        return;
+    for (unsigned k = 0; k < GROUP_TICKETS; k++)
+        recover_ticket(&shm->tickets[GROUP_TICKET(g, k)], dead);
+    atomic_compare_exchange_strong(&shm->groups[g], &dead, 0); /* COMMIT: anybody's */
 }
 
 static void recover_thread(struct shm *shm, unsigned index, worker_id dead)
@@ -388,6 +398,9 @@ static bool recover(struct shm *shm, unsigned index, uint64_t owner)
     uint64_t threads = load_acquire(&shm->header->thread_high);
     for (unsigned i = 0; i < threads && i < THREADS; i++)
         recover_thread(shm, i, dead);
+    uint64_t groups = load_acquire(&shm->header->group_high);
+    for (unsigned g = 0; g < groups && g < GROUPS; g++)
+        recover_group(shm, g, dead);
     if (!cas_exact(&shm->workers[index].owner, owner, owner & ~WORKER_LIVE)) /* COMMIT: recovered */
         return false;
     /* Again: the sweep asks who is gone, and a quick leader may have swept before the CAS. */
