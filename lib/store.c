@@ -28,10 +28,35 @@ struct scan {
     unsigned word;
 };
 
+/*
+ * A ticket that was taken hangs on its image, in a chain, and is nobody else's until that image's end:
+ * what becomes of an image costs as much as tickets wait for it, however many others wait.
+ *
+ *   waiting --store_take--> in the chain of an image --store_ack, _refuse, _retry, _forget or
+ *      ^                                                _let_go--> answered, or
+ *      +------------------------------------------------------------- waiting again
+ *
+ * A chain's number is never used again: that of an image which was let go leads nowhere.
+ */
+struct link {
+    uint32_t next;                    /* index + 1 of the chain's next ticket; 0: none */
+    uint32_t chain;                   /* 0: in none */
+};
+
+/* Where a take has put a session with tickets: by a hash of its slot. */
+enum { PLACES = 2 * STORE_TAKE_MAX };
+struct place {
+    uint32_t take, image;
+};
+
 struct store {
     sesstab *table;
     void *lock_page;                  /* leadership */
-    uint64_t waiting[THREADS / 64];   /* tickets that this leader knows to wait */
+    uint64_t waiting[TICKETS / 64];   /* tickets that this leader knows to wait */
+    struct link links[TICKETS];
+    uint32_t chains, takes;           /* numbers of the latest ones */
+    struct place places[PLACES];
+    uint64_t answered[WORKERS / 64];  /* workers with answers of which they were not told yet */
     unsigned next_ticket;             /* where the next take begins: everybody gets a turn */
     unsigned next_ring;               /* the same for rings, 64 at a time */
     bool tickets_left;                /* the last take had no room for all */
@@ -59,7 +84,11 @@ struct store *store_open(sesstab *table)
 static void hand_over(struct store *s, struct context *c)
 {
     struct shm *shm = &s->table->shm;
-    for (unsigned i = 0; i < THREADS / 64; i++)
+    store_wake(s);
+    for (unsigned i = 0; i < TICKETS; i++)
+        if (s->links[i].chain)
+            s->waiting[i / 64] |= UINT64_C(1) << i % 64;
+    for (unsigned i = 0; i < TICKETS / 64; i++)
         if (s->waiting[i])
             atomic_fetch_or(&shm->urgent[i], s->waiting[i]);
     atomic_store(&shm->header->overflow, 1);
@@ -99,6 +128,45 @@ static void scan_everything(struct store *s)
     s->scan = (struct scan){ .running = true };
 }
 
+/* Its worker has an answer, or may have one, in group G. */
+static void note_answer(struct store *s, unsigned g, uint64_t bits)
+{
+    struct shm *shm = &s->table->shm;
+    unsigned worker = worker_index(load_relaxed(&shm->groups[g]));
+    atomic_fetch_or(&shm->answered[g], bits);
+    if (worker < WORKERS)
+        s->answered[worker / 64] |= UINT64_C(1) << worker % 64;
+}
+
+void store_wake(struct store *s)
+{
+    struct shm *shm = &s->table->shm;
+    const uint64_t high = load_acquire(&shm->header->worker_high); /* beyond it nothing is backed */
+    for (unsigned i = 0; i < WORKERS / 64; i++)
+        for (; s->answered[i]; s->answered[i] &= s->answered[i] - 1) {
+            unsigned worker = i * 64 + (unsigned)__builtin_ctzll(s->answered[i]);
+            if (worker >= high)
+                continue;
+            atomic_fetch_add(&shm->workers[worker].answers, 1);
+            futex_wake_all(&shm->workers[worker].answers);
+        }
+}
+
+static unsigned groups_used(const struct shm *shm)
+{
+    uint64_t high = load_acquire(&shm->header->group_high);
+    return high < GROUPS ? (unsigned)high : GROUPS;
+}
+
+/* The former leader may have died between a verdict and its bit, or before it woke anybody (H11). */
+static void wake_everybody(struct store *s)
+{
+    for (unsigned g = 0; g < groups_used(&s->table->shm); g++)
+        if (load_relaxed(&s->table->shm.groups[g]))
+            note_answer(s, g, UINT64_MAX);
+    store_wake(s);
+}
+
 bool store_lead(struct store *s)
 {
     struct shm *shm = &s->table->shm;
@@ -113,6 +181,7 @@ bool store_lead(struct store *s)
     store_relaxed(&shm->header->leader, c->worker);
     /* The former leader's knowledge is gone: any bit may be clear, any ticket taken. */
     memset(s->waiting, 0xff, sizeof s->waiting);
+    wake_everybody(s);
     uint64_t threads = load_acquire(&shm->header->thread_high);
     for (unsigned i = 0; i < threads && i < THREADS; i += 64)
         atomic_store(&shm->ready[i / 64], UINT64_MAX);
@@ -133,7 +202,9 @@ static bool any_bit(const atomic_u64 *words, unsigned count)
 
 static bool urgent_work(const struct store *s)
 {
-    return s->tickets_left || any_bit(s->table->shm.urgent, THREADS / 64);
+    const struct shm *shm = &s->table->shm;
+    return s->tickets_left || any_bit(shm->urgent, THREADS / 64) ||
+           any_bit(shm->urgent + THREADS / 64, groups_used(shm));
 }
 
 /* How many chunks of this round may have been swept by now; 0: no round is due. */
@@ -185,10 +256,15 @@ bool store_sleep(struct store *s, bool deep, int timeout_ms)
 
 /* ---------------------------------------------------------------- tickets ------------------- */
 
-static void answer(struct ticket *k, uint64_t word, enum ticket_state verdict)
+static void answer(struct store *s, unsigned index, uint64_t word, enum ticket_state verdict)
 {
-    if (cas_exact(&k->word, word, TICKET_WORD(TICKET_SEQ(word), verdict))) /* COMMIT: said */
+    struct ticket *k = &s->table->shm.tickets[index];
+    if (!cas_exact(&k->word, word, TICKET_WORD(TICKET_SEQ(word), verdict))) /* COMMIT: said */
+        return;
+    if (index < THREADS)
         futex_wake_all((atomic_u32 *)&k->word);
+    else
+        note_answer(s, (index - THREADS) / GROUP_TICKETS, UINT64_C(1) << index % GROUP_TICKETS);
 }
 
 /*
@@ -224,31 +300,47 @@ static enum ticket_state judge_ticket(struct store *s, struct context *c, const 
     return judge(load_relaxed(&k->version), b, same_store ? DURABLE_VERSION(word) : 0);
 }
 
-/* Words of a bitmap by thread, as far as there ever was one; it only rises. */
-static unsigned thread_words(const struct store *s)
+/* The words of a bitmap by ticket in which there ever was one: threads' first, then groups'.  They only
+ * become more. */
+struct ticket_words {
+    unsigned threads, all;
+};
+
+static struct ticket_words ticket_words(const struct store *s)
 {
     uint64_t high = load_acquire(&s->table->shm.header->thread_high);
-    return high > THREADS ? THREADS / 64 : high ? (unsigned)(high + 63) / 64 : 1;
+    unsigned threads = high > THREADS ? THREADS / 64 : high ? (unsigned)(high + 63) / 64 : 1;
+    return (struct ticket_words){ threads, threads + groups_used(&s->table->shm) };
 }
 
-typedef void ticket_fn(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context);
+static unsigned nth_word(struct ticket_words words, unsigned n)
+{
+    return n < words.threads ? n : THREADS / 64 + n - words.threads;
+}
 
-/* Calls FUNCTION for every ticket that waits, in turn from s->next_ticket; forgets the others. */
+/* False: no more of them. */
+typedef bool ticket_fn(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context);
+
+/* Calls FUNCTION for the tickets that wait and are in no chain, in turn from s->next_ticket, which
+ * becomes the one that it stops at; forgets those that do not wait. */
 static void each_waiting(struct store *s, ticket_fn *function, void *context)
 {
-    const unsigned words = thread_words(s), first = s->next_ticket / 64 % words;
+    const struct ticket_words words = ticket_words(s);
+    const unsigned first = s->next_ticket / 64 % words.all;
     const uint64_t from = UINT64_MAX << s->next_ticket % 64;
-    for (unsigned n = 0; n <= words; n++) {
-        unsigned i = (first + n) % words;
-        uint64_t bits = s->waiting[i] & (n == 0 ? from : n == words ? ~from : UINT64_MAX);
+    for (unsigned n = 0; n <= words.all; n++) {
+        unsigned nth = (first + n) % words.all, i = nth_word(words, nth);
+        uint64_t bits = s->waiting[i] & (n == 0 ? from : n == words.all ? ~from : UINT64_MAX);
         for (; bits; bits &= bits - 1) {
-            unsigned index = i * 64 + (unsigned)__builtin_ctzll(bits);
+            unsigned bit = (unsigned)__builtin_ctzll(bits), index = i * 64 + bit;
             struct ticket *k = &s->table->shm.tickets[index];
             uint64_t word = load_acquire(&k->word);
-            if (TICKET_STATE(word) != TICKET_WAITING)
+            if (TICKET_STATE(word) != TICKET_WAITING) {
                 s->waiting[i] &= ~(bits & -bits);
-            else
-                function(s, index, k, word, context);
+            } else if (!function(s, index, k, word, context)) {
+                s->next_ticket = nth * 64 + bit;
+                return;
+            }
         }
     }
 }
@@ -256,9 +348,49 @@ static void each_waiting(struct store *s, ticket_fn *function, void *context)
 static void collect_urgent(struct store *s)
 {
     atomic_u64 *urgent = s->table->shm.urgent;
-    for (unsigned i = 0; i < THREADS / 64; i++)
+    const struct ticket_words words = ticket_words(s);
+    for (unsigned n = 0; n < words.all; n++) {
+        unsigned i = nth_word(words, n);
         if (load_relaxed(&urgent[i]))
             s->waiting[i] |= atomic_exchange(&urgent[i], 0);
+    }
+}
+
+/* ---------------------------------------------------------------- chains -------------------- */
+
+static void hang(struct store *s, struct store_image *image, unsigned index)
+{
+    if (!image->chain) {
+        s->chains += s->chains == UINT32_MAX ? 2 : 1;
+        image->chain = s->chains;
+    }
+    s->links[index] = (struct link){ image->tickets, image->chain };
+    image->tickets = index + 1;
+    s->waiting[index / 64] &= ~(UINT64_C(1) << index % 64);
+}
+
+/* Calls FUNCTION for the tickets of IMAGE that still wait. */
+static void each_chained(struct store *s, const struct store_image *image, ticket_fn *function,
+                         void *context)
+{
+    for (uint32_t at = image->tickets; at && s->links[at - 1].chain == image->chain;
+         at = s->links[at - 1].next) {
+        struct ticket *k = &s->table->shm.tickets[at - 1];
+        uint64_t word = load_acquire(&k->word);
+        if (TICKET_STATE(word) == TICKET_WAITING)
+            function(s, at - 1, k, word, context);
+    }
+}
+
+void store_let_go(struct store *s, const struct store_image *image)
+{
+    for (uint32_t at = image->tickets; at && s->links[at - 1].chain == image->chain;
+         at = s->links[at - 1].next) {
+        unsigned index = at - 1;
+        s->links[index].chain = 0;
+        if (TICKET_STATE(load_relaxed(&s->table->shm.tickets[index].word)) == TICKET_WAITING)
+            s->waiting[index / 64] |= UINT64_C(1) << index % 64;
+    }
 }
 
 /* ---------------------------------------------------------------- taking -------------------- */
@@ -266,7 +398,7 @@ static void collect_urgent(struct store *s)
 struct taking {
     struct context *c;
     struct store_image *images;
-    size_t count, urgent, max;
+    size_t count, max;
 };
 
 /* Clears the slot's dirty bit; was it set? */
@@ -285,34 +417,66 @@ static void set_dirty(struct shm *shm, slot_ref r)
         atomic_fetch_or(word, bit);
 }
 
-static void give(struct taking *k, slot_ref r, bool urgent)
+/* Where R is, or would be, among the sessions with tickets that this take has found. */
+static struct place *place_of(struct store *s, const struct taking *k, slot_ref r)
 {
-    for (size_t i = 0; i < k->urgent; i++)
-        if (k->images[i].slot.at == r.at)
-            return;
-    k->images[k->count++] = (struct store_image){ .slot = r, .urgent = urgent };
-    k->urgent += urgent;
+    for (uint32_t i = r.at * UINT32_C(2654435761) >> 19;; i++) {
+        struct place *place = &s->places[i % PLACES];
+        if (place->take != s->takes || place->image >= k->count ||
+            k->images[place->image].slot.at == r.at)
+            return place;
+    }
 }
 
-static void take_ticket(struct store *s, unsigned index, struct ticket *ticket, uint64_t word,
+static struct store_image *given(struct store *s, const struct taking *k, slot_ref r)
+{
+    const struct place *place = place_of(s, k, r);
+    bool found = place->take == s->takes && place->image < k->count &&
+                 k->images[place->image].slot.at == r.at;
+    return found ? &k->images[place->image] : NULL;
+}
+
+static struct store_image *give_urgent(struct store *s, struct taking *k, slot_ref r)
+{
+    struct store_image *image = given(s, k, r);
+    if (image || k->count == k->max)
+        return image;
+    *place_of(s, k, r) = (struct place){ s->takes, (uint32_t)k->count };
+    image = &k->images[k->count++];
+    *image = (struct store_image){ .slot = r, .urgent = true };
+    return image;
+}
+
+static void give(struct store *s, struct taking *k, slot_ref r)
+{
+    if (!given(s, k, r))
+        k->images[k->count++] = (struct store_image){ .slot = r };
+}
+
+static bool take_ticket(struct store *s, unsigned index, struct ticket *ticket, uint64_t word,
                         void *context)
 {
     struct taking *k = context;
-    if (k->count == k->max) {
-        s->next_ticket = s->tickets_left ? s->next_ticket : index;
+    if (s->links[index].chain) { /* in hands for what it was before: after that image's end */
         s->tickets_left = true;
-        return;
+        return true;
     }
     slot_ref r = { load_relaxed(&ticket->slot) };
     enum ticket_state state = judge_ticket(s, k->c, ticket, r);
     if (load_acquire(&ticket->word) != word)
-        return; /* its caller has taken it back while we read its fields */
+        return true; /* its caller has taken it back while we read its fields */
     if (state != TICKET_WAITING) {
-        answer(ticket, word, state);
-        return;
+        answer(s, index, word, state);
+        return true;
+    }
+    struct store_image *image = give_urgent(s, k, r);
+    if (!image) {
+        s->tickets_left = true;
+        return false;
     }
     clear_dirty(&s->table->shm, r);
-    give(k, r, true);
+    hang(s, image, index);
+    return true;
 }
 
 static void take_ring(struct store *s, struct taking *k, unsigned index)
@@ -322,7 +486,7 @@ static void take_ring(struct store *s, struct taking *k, unsigned index)
     uint32_t most = shm->ring_entries; /* a damaged ring must not keep us */
     while (k->count < k->max && most-- && ring_take(shm, index, &r))
         if (slot_ref_valid(shm, r) && clear_dirty(shm, r))
-            give(k, r, false);
+            give(s, k, r);
     if (k->count == k->max) /* there may be more */
         atomic_fetch_or(&shm->ready[index / 64], UINT64_C(1) << (index % 64));
 }
@@ -350,7 +514,7 @@ static bool take_word(struct store *s, struct taking *k, uint64_t chunk, unsigne
         uint64_t page = chunk * CHUNK_PAGES + word * 4 + n / 16;
         slot_ref r = { (uint32_t)(page * (PAGE_BYTES / SLOT_BYTES) + n % 16) };
         if (slot_ref_valid(&s->table->shm, r) && clear_dirty(&s->table->shm, r))
-            give(k, r, false);
+            give(s, k, r);
     }
     return true;
 }
@@ -378,15 +542,18 @@ static void sweep_some(struct store *s);
 
 size_t store_take(struct store *s, struct store_image *images, size_t max, bool urgent_only)
 {
-    struct taking k = { .c = context_in(s), .images = images, .max = max };
+    struct taking k = { .c = context_in(s), .images = images,
+                        .max = max < STORE_TAKE_MAX ? max : STORE_TAKE_MAX };
     if (!k.c)
         return 0;
+    s->takes++;
     if (max) {
         collect_urgent(s);
         s->tickets_left = false;
         rcu_enter(k.c);
         each_waiting(s, take_ticket, &k);
         rcu_exit(k.c);
+        store_wake(s);
     }
     if (!urgent_only) {
         sweep_some(s);
@@ -507,29 +674,29 @@ static enum ticket_state fate(const struct speaking *p, uint64_t version)
     return p->record ? judge(version, p->record, image->version) : TICKET_GONE;
 }
 
-static void speak(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
+static bool speak(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
 {
     struct speaking *p = context;
-    (void)s, (void)index;
     if (!same_session(k, p->image))
-        return;
+        return true;
     enum ticket_state state = fate(p, load_relaxed(&k->version));
     if (state != TICKET_WAITING)
-        answer(k, word, state);
+        answer(s, index, word, state);
+    return true;
 }
 
-static void see_waiting(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
+static bool see_waiting(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
 {
     struct speaking *p = context;
     (void)s, (void)index, (void)word;
     p->found |= same_session(k, p->image);
+    return true;
 }
 
 bool store_waited_for(struct store *s, const struct store_image *image)
 {
     struct speaking p = { .image = image };
-    collect_urgent(s);
-    each_waiting(s, see_waiting, &p);
+    each_chained(s, image, see_waiting, &p);
     return p.found;
 }
 
@@ -656,8 +823,10 @@ static bool ack_slot(struct context *c, struct slot *slot, const struct store_im
 void store_ack(struct store *s, const struct store_image *image)
 {
     struct context *c = context_in(s);
-    if (!c || image->kind == STORE_NOTHING)
+    if (!c || image->kind == STORE_NOTHING) {
+        store_let_go(s, image);
         return;
+    }
     uint64_t current, now;
     const struct block *b, *after;
     struct speaking p = { .image = image };
@@ -666,9 +835,10 @@ void store_ack(struct store *s, const struct store_image *image)
     bool said = !slot || ack_slot(c, slot, image, current, b);
     if (said) { /* by the record of now: a late leader's binding may have been rolled back */
         p.record = slot && slot_for(c, image, &now, &after) ? after : NULL;
-        each_waiting(s, speak, &p);
+        each_chained(s, image, speak, &p);
     }
     rcu_exit(c);
+    store_let_go(s, image);
     if (said)
         add_relaxed(&s->table->shm.header->durable_writes, 1);
     else
@@ -743,6 +913,8 @@ bool store_refuse(struct store *s, const struct store_image *image)
     add_relaxed(&c->shm->header->refusals, 1);
     struct speaking p = { .image = image, .refuse = true, .record = slot ? b : NULL,
                           .kept = r.kept };
+    each_chained(s, image, speak, &p);
+    store_let_go(s, image);
     collect_urgent(s); /* who posted before the roll-back is told now, who comes later is judged */
     each_waiting(s, speak, &p);
     return true;
@@ -750,6 +922,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
 
 void store_retry(struct store *s, const struct store_image *image)
 {
+    store_let_go(s, image);
     set_dirty(&s->table->shm, image->slot);
     scan_everything(s);
 }
@@ -759,6 +932,7 @@ void store_forget(struct store *s, const struct store_image *image)
     struct context *c = context_in(s);
     uint64_t current;
     const struct block *b;
+    store_let_go(s, image);
     if (!c)
         return;
     rcu_enter(c);

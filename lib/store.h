@@ -18,6 +18,9 @@
  *   S2  A slot that changes again while it is in hands may be given out again; each image is true of
  *       the moment when it was read, and they are to be written and acked in the order of reading.
  *   S3  A ticket is answered DURABLE only by store_ack(), REFUSED only after the roll-back.
+ *   S4  A ticket for which an image was taken is the image's until its end: store_ack(), store_refuse()
+ *       that succeeded, store_retry(), store_forget() or store_let_go(), as often as one likes.
+ *       What is not answered then waits again.
  */
 #ifndef LIB_STORE_H
 #define LIB_STORE_H
@@ -34,10 +37,13 @@ enum store_kind {
     STORE_DELETE   /* a tombstone: delete both keys, take the handle out of the active set          */
 };
 
+enum { STORE_TAKE_MAX = 4096 }; /* sessions in one take */
+
 /* One session in the leader's hands. */
 struct store_image {
     slot_ref slot;
     bool urgent;          /* a ticket waits for it                                                  */
+    uint32_t tickets, chain; /* those that it was taken for; store.c's                              */
     /* Filled by store_read(): */
     enum store_kind kind;
     bool replace;         /* PUT: delete both keys first; Redis may hold another generation or
@@ -94,7 +100,14 @@ bool store_busy(const struct store *store);
  */
 void store_read(struct store *store, struct store_image *image, sesstab_view *view);
 
-/* True while tickets wait for image's session. */
+/* The image's end, when it is none of those below: its tickets wait again, for the next take. */
+void store_let_go(struct store *store, const struct store_image *image);
+
+/* Wakes the workers whose tickets were answered since the last time: after a batch.  (A take does it
+ * too, for what it has answered.) */
+void store_wake(struct store *store);
+
+/* True while a ticket for which IMAGE was taken waits. */
 bool store_waited_for(struct store *store, const struct store_image *image);
 
 /*

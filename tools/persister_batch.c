@@ -457,7 +457,7 @@ static void settle_refused(struct batch *batch, size_t i)
 }
 
 /* Those that are written first, because their callers wait; the refused cost a round trip each. */
-static void settle(struct batch *batch)
+static void settle_outcomes(struct batch *batch)
 {
     for (size_t i = 0; i < batch->hand.count; i++)
         switch (batch->hand.outcomes[i].kind) {
@@ -483,9 +483,20 @@ static void settle(struct batch *batch)
         case REFUSED:
             break;
         }
+    store_wake(batch->store);
     for (size_t i = 0; i < batch->hand.count; i++)
         if (batch->hand.outcomes[i].kind == REFUSED)
             settle_refused(batch, i);
+}
+
+/* The end of the hand: also those of which the store was not told are let go (S4). */
+static void settle(struct batch *batch)
+{
+    settle_outcomes(batch);
+    for (size_t i = 0; i < batch->hand.count; i++)
+        store_let_go(batch->store, &batch->hand.images[i]);
+    batch->hand.count = 0;
+    store_wake(batch->store);
 }
 
 /* Keeps what was written in this round already; how many. */
@@ -515,7 +526,6 @@ static enum verdict finish(struct batch *batch, enum verdict verdict)
     if (verdict == ABORTED)
         verdict = take_apart(batch);
     settle(batch);
-    batch->hand.count = 0;
     return redis_connected(batch->fence->redis) ? verdict : BROKEN;
 }
 
@@ -594,7 +604,6 @@ enum verdict batch_write_tickets(struct batch *batch, size_t max)
         change_hands(batch);
         if (verdict != COMMITTED) {
             settle(batch); /* what was prepared and got no outcome is given back (B1) */
-            batch->hand.count = 0;
             break;
         }
     }
