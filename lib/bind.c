@@ -1,16 +1,14 @@
 /*
- * Bindings: bind, unbind, and the wait for Redis.
+ * Bindings: bind and unbind, waiting for Redis or not.
  *
- *   worker     arm the hint -> publish the binding (pending) -> settle -> post a ticket, sleep
+ *   worker     arm the hint -> publish the binding (pending) -> settle -> post a ticket (ticket.h)
  *   persister  takes it -> Redis -> durable = version (or rolls back) -> ticket's verdict -> wake
- *   worker     reads the verdict; or, at the deadline, takes the ticket back: UNKNOWN
+ *   worker     reads the verdict; or, at its deadline or when it cancels, takes the ticket back: UNKNOWN
  *
  * The verdict is what a CAS of the ticket's word says, never a comparison of versions by the caller:
  * the roll-back has a version too.
  */
-#include "table.h"
-
-#include "shm/wait.h"
+#include "lib/ticket.h"
 
 struct bind_arguments {
     const char *player;    /* "": unbind */
@@ -20,60 +18,6 @@ struct bind_arguments {
     uint32_t old_hash, acked_hash; /* hints that may have become stale */
     uint64_t generation, wait_for; /* the version to wait for; 0: nothing to wait for */
 };
-
-/* ---------------------------------------------------------------- the wait ------------------ */
-
-static int verdict(enum ticket_state state)
-{
-    switch (state) {
-    case TICKET_DURABLE: return SESSTAB_OK;
-    case TICKET_REFUSED: return SESSTAB_REFUSED;
-    case TICKET_GONE: return SESSTAB_NOTFOUND;
-    default: return SESSTAB_UNKNOWN;
-    }
-}
-
-static uint64_t post(struct context *c, struct slot *s, uint64_t handle,
-                     const struct bind_arguments *a)
-{
-    unsigned index = c->thread_index;
-    struct ticket *k = &c->shm->tickets[index];
-    store_relaxed(&k->slot, slot_ref_of(c->shm, s).at);
-    store_relaxed(&k->owner, c->worker);
-    store_relaxed(&k->handle, handle);
-    store_relaxed(&k->generation, a->generation);
-    store_relaxed(&k->version, a->wait_for);
-    store_relaxed(&k->posted_at, shm_now());
-    uint64_t waiting = TICKET_WORD(TICKET_SEQ(load_relaxed(&k->word)) + 1, TICKET_WAITING);
-    atomic_store(&k->word, waiting); /* COMMIT: the ticket waits */
-    atomic_fetch_or(&c->shm->urgent[index / 64], UINT64_C(1) << (index % 64));
-    announce_wake(c, true);
-    return waiting;
-}
-
-static int await(struct context *c, uint64_t waiting, int timeout_ms)
-{
-    struct ticket *k = &c->shm->tickets[c->thread_index];
-    const uint64_t idle = TICKET_WORD(TICKET_SEQ(waiting), TICKET_IDLE);
-    int64_t deadline = monotonic_ms() + timeout_ms;
-    for (;;) {
-        uint64_t word = load_acquire(&k->word);
-        if (word != waiting) {
-            store_release(&k->word, idle);
-            return verdict(TICKET_STATE(word));
-        }
-        int64_t left = deadline - monotonic_ms();
-        if (left <= 0) {
-            if (cas(&k->word, &word, idle)) /* COMMIT: nobody will answer any more */
-                return SESSTAB_UNKNOWN;
-            continue;
-        }
-        /* In slices: who would have woken us may have died just before (H11). */
-        futex_wait((atomic_u32 *)&k->word, TICKET_WAITING,
-                   left < WAIT_SLICE_MS ? (int)left : WAIT_SLICE_MS);
-    }
-}
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex is the low half of the word");
 
 /* ---------------------------------------------------------------- the change ---------------- */
 
@@ -147,41 +91,99 @@ static int bind_slot(struct context *c, struct slot *s, uint64_t handle, struct 
     return result == CHANGE_NONE ? SESSTAB_OK : result;
 }
 
-static int bind(sesstab *t, uint64_t handle, struct bind_arguments *a, int timeout_ms)
+/* ---------------------------------------------------------------- the calls ----------------- */
+
+enum { NO_TICKET = TICKETS };
+
+/*
+ * Changes the binding and posts TICKET, if there is anything to wait for.  *WAITING is its word then;
+ * with NO_TICKET, any but 0; else 0.
+ */
+static int publish(sesstab *t, struct context *c, uint64_t handle, struct bind_arguments *a,
+                   unsigned ticket, uint64_t *waiting)
 {
-    int result = SESSTAB_OK;
-    struct context *c = context_for(t, &result);
-    if (!c)
-        return result;
-    uint64_t waiting = 0;
-    bool wait;
+    int result;
+    *waiting = 0;
     do {
         rcu_enter(c);
         struct slot *s = index_lookup(c, handle);
         result = s ? bind_slot(c, s, handle, a) : SESSTAB_NOTFOUND;
-        wait = result == SESSTAB_OK && a->wait_for && t->shm.mode != MODE_MEMORY;
-        if (wait && timeout_ms > 0)
-            waiting = post(c, s, handle, a);
+        if (result == SESSTAB_OK && a->wait_for && t->shm.mode != MODE_MEMORY) {
+            struct wanted w = { slot_ref_of(c->shm, s), handle, a->generation, a->wait_for };
+            *waiting = ticket == NO_TICKET ? a->wait_for : ticket_post(c, ticket, &w);
+        }
         rcu_exit(c);
     } while (relieved(c, result));
-    if (!wait)
+    return result;
+}
+
+static int bind(sesstab *t, uint64_t handle, struct bind_arguments *a, int timeout_ms)
+{
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    uint64_t waiting;
+    if (!c)
         return result;
-    return waiting ? await(c, waiting, timeout_ms) : SESSTAB_UNKNOWN;
+    result = publish(t, c, handle, a, timeout_ms ? c->thread_index : NO_TICKET, &waiting);
+    if (!waiting)
+        return result;
+    return timeout_ms ? ticket_await(c, waiting, timeout_ms) : SESSTAB_UNKNOWN;
+}
+
+/* The ticket comes first: without one nothing is changed. */
+static int start(sesstab *t, uint64_t handle, struct bind_arguments *a, void *cookie, uint64_t *ticket)
+{
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    unsigned index;
+    uint64_t waiting;
+    if (!c || (result = ticket_claim(t, c, handle, cookie, &index)))
+        return result;
+    if ((result = publish(t, c, handle, a, index, &waiting))) {
+        ticket_free(t, index);
+        return result;
+    }
+    if (!waiting)
+        waiting = ticket_answer(t, c, index);
+    if (ticket)
+        *ticket = ticket_number(index, waiting);
+    return SESSTAB_OK;
+}
+
+static int to_player(sesstab *t, const char *player, struct bind_arguments *a)
+{
+    *a = (struct bind_arguments){ .player = player };
+    if (!player || !player[0])
+        return SESSTAB_INVALID;
+    if (!text_fits(&a->player, SESSTAB_PLAYER_MAX, &a->length))
+        return SESSTAB_TOOBIG;
+    a->hash = record_player_hash(&t->shm, player, a->length);
+    return SESSTAB_OK;
 }
 
 int sesstab_bind(sesstab *t, uint64_t handle, const char *player, int timeout_ms)
 {
-    struct bind_arguments a = { .player = player };
-    if (!player || !player[0] || timeout_ms < 0)
-        return SESSTAB_INVALID;
-    if (!text_fits(&a.player, SESSTAB_PLAYER_MAX, &a.length))
-        return SESSTAB_TOOBIG;
-    a.hash = record_player_hash(&t->shm, player, a.length);
-    return bind(t, handle, &a, timeout_ms);
+    struct bind_arguments a;
+    int result = timeout_ms < 0 ? SESSTAB_INVALID : to_player(t, player, &a);
+    return result ? result : bind(t, handle, &a, timeout_ms);
 }
 
 int sesstab_unbind(sesstab *t, uint64_t handle, int timeout_ms)
 {
     struct bind_arguments a = { .player = "" };
     return timeout_ms < 0 ? SESSTAB_INVALID : bind(t, handle, &a, timeout_ms);
+}
+
+int sesstab_start_bind(sesstab *t, uint64_t handle, const char *player, void *cookie,
+                       uint64_t *ticket)
+{
+    struct bind_arguments a;
+    int result = to_player(t, player, &a);
+    return result ? result : start(t, handle, &a, cookie, ticket);
+}
+
+int sesstab_start_unbind(sesstab *t, uint64_t handle, void *cookie, uint64_t *ticket)
+{
+    struct bind_arguments a = { .player = "" };
+    return start(t, handle, &a, cookie, ticket);
 }

@@ -31,8 +31,9 @@
  *              or else nothing that it replaces or removes is ever reused.
  *   Cancel     A thread must not be cancelled asynchronously inside a call.
  *   Death      Any process may be killed at any instruction; the others go on.
- *   Blocking   Only sesstab_bind(), sesstab_unbind(), sesstab_wait_ready() and sesstab_open() ever
- *              wait, each of the first three no longer than the time it is given.  A call that
+ *   Blocking   Only sesstab_bind(), sesstab_unbind(), sesstab_flush(), sesstab_wait_ready() and
+ *              sesstab_open() ever wait, each but the last no longer than the time it is given; an
+ *              event loop starts bindings and polls for their answers instead.  A call that
  *              finds no free memory may extend the segment by one step (64 KiB, some 40 µs), and one
  *              that can't may look for what the dead left, some milliseconds, before it fails.
  *   Results    0 (SESSTAB_OK) is success; every other value is listed under sesstab_error, and
@@ -79,6 +80,7 @@ enum {
     SESSTAB_RECORD_MAX = 64 * 1024,  /* bytes of a whole session's record, all of it counted      */
     SESSTAB_WORKERS_MAX = 1024,      /* processes attached to one table                           */
     SESSTAB_THREADS_MAX = 4096,      /* threads using one table                                   */
+    SESSTAB_TICKETS_MAX = 61440,     /* bindings of one table that are started and not answered   */
     SESSTAB_TABLES_MAX = 16          /* tables open in one process                                */
 };
 
@@ -97,7 +99,7 @@ enum {
     X(NOTNUMBER, "the value is not an integer, or the sum does not fit into 64 bits")              \
     X(NOMEMORY, "no memory is left, in the table or in the process")                               \
     X(NOSPACE, "/dev/shm is full: make it larger, or remove what is not needed")                   \
-    X(LIMIT, "too many workers, threads or tables")                                                \
+    X(LIMIT, "too many workers, threads, tables or outstanding tickets")                                                \
     X(PERMISSION, "the object's owner, mode or type is not trustworthy, or access was denied")     \
     X(NOTATABLE, "the object is not a sesstab table, or it is damaged")                            \
     X(WRONGVERSION, "the table was made by another version of sesstab")                            \
@@ -417,6 +419,75 @@ SESSTAB_API int sesstab_bind(sesstab *table, uint64_t handle, const char *player
  * session is bound to nobody and nothing is pending.
  */
 SESSTAB_API int sesstab_unbind(sesstab *table, uint64_t handle, int timeout_ms);
+
+/* ---------------------------------------------------------------- without waiting ------- */
+
+/*
+ * The same for an event loop: start, go on, and learn the answer from a descriptor.
+ *
+ *     sesstab_descriptor(t, &fd);                     poll fd for reading, beside everything else
+ *     sesstab_start_bind(t, handle, player, login, &login->ticket);
+ *     ...
+ *     sesstab_answer a;                               fd is readable:
+ *     while (sesstab_next_answer(t, &a) == SESSTAB_OK)
+ *         answered(a.cookie, a.result);
+ *
+ * A ticket has no deadline: the loop has timers.  When one fires, sesstab_cancel() takes the ticket
+ * back, and what is known then is what UNKNOWN means.
+ *
+ * Tickets belong to the process, whichever thread starts them; a forked child has none of its
+ * parent's.  Those of a process that ends or closes the table are taken back.  A process may have as
+ * many outstanding as are left of SESSTAB_TICKETS_MAX, which all processes share 64 at a time.
+ */
+
+typedef struct sesstab_answer {
+    uint64_t ticket;
+    void *cookie;    /* as given                                                                  */
+    uint64_t handle;
+    int result;      /* OK · REFUSED · NOTFOUND, as of sesstab_bind()                             */
+} sesstab_answer;
+
+/*
+ * Changes the binding as sesstab_bind() and sesstab_unbind() do, and returns at once.
+ *
+ *   OK       it is changed, and pending.  There will be one answer, unless it is cancelled, with
+ *            this COOKIE; *TICKET, unless TICKET is NULL, is its number.  (Where there is nothing to
+ *            wait for, it is there at once.  Another thread may get it before this call returns.)
+ *   LIMIT    no ticket is free; NOSPACE also when there is no memory for more.  Nothing changed.
+ *   NOTFOUND · INVALID · TOOBIG · NOMEMORY · NOSPACE · STALE · CORRUPT: nothing changed, no answer comes.
+ */
+SESSTAB_API int sesstab_start_bind(sesstab *table, uint64_t handle, const char *player,
+                                   void *cookie, uint64_t *ticket);
+SESSTAB_API int sesstab_start_unbind(sesstab *table, uint64_t handle, void *cookie,
+                                     uint64_t *ticket);
+
+/*
+ * *DESCRIPTOR is readable while answers wait (and sometimes when none does).  It is one for the process
+ * and the table, non-blocking and close-on-exec, made on the first call, with a thread of the library
+ * that has all signals blocked.  Poll it and nothing else: sesstab_next_answer() reads it and
+ * sesstab_close() closes it.  A forked child calls this again for one of its own.
+ * OK · LIMIT (no more descriptors or threads) · SYSTEM.
+ */
+SESSTAB_API int sesstab_descriptor(sesstab *table, int *descriptor);
+
+/* The next answer, of any thread's start.  Never waits.  OK · NOTFOUND (no more by now; the descriptor
+ * will be readable when there is one). */
+SESSTAB_API int sesstab_next_answer(sesstab *table, sesstab_answer *answer);
+
+/*
+ * Takes a ticket back.
+ *   OK       there will be no answer.  The binding stays, pending, and will be resolved.
+ *   NOTFOUND it is answered: sesstab_next_answer() gives or gave the answer to somebody.
+ */
+SESSTAB_API int sesstab_cancel(sesstab *table, uint64_t ticket);
+
+/*
+ * Waits until Redis has everything that calls which returned before this one have changed, in any
+ * process, write-behind changes and removals too; at most TIMEOUT_MS (0: only looks).  Takes a walk over
+ * the table, 32 bytes for each session that Redis lacks, and nothing of the others' time.  Damaged
+ * sessions are left out.  OK (in mode MEMORY at once) · UNKNOWN (the time is up) · INVALID · NOMEMORY.
+ */
+SESSTAB_API int sesstab_flush(sesstab *table, int timeout_ms);
 
 /* ---------------------------------------------------------------- iteration ------------- */
 

@@ -3,6 +3,8 @@
  */
 #include "table.h"
 
+#include "lib/ticket.h"
+
 #include "shm/huge.h"
 #include "shm/wait.h"
 
@@ -87,8 +89,10 @@ int sesstab_open(const char *name, const sesstab_options *options, sesstab **tab
     if (error)
         return error_of(error);
     sesstab *t = calloc(1, sizeof *t);
-    if (!t)
+    if (!t || !(t->tickets = tickets_open())) {
+        free(t);
         return error_of(shm_fail(ENOMEM, "out of memory"));
+    }
     struct segment_options o = segment_options_of(options);
     error = open_table(name, &o, t);
     if (!error && (error = check_mode(options, &t->shm))) {
@@ -96,6 +100,7 @@ int sesstab_open(const char *name, const sesstab_options *options, sesstab **tab
         segment_close(&t->shm);
     }
     if (error) {
+        tickets_close(t);
         free(t);
         return error_of(error);
     }
@@ -108,6 +113,7 @@ void sesstab_close(sesstab *t)
 {
     if (!t)
         return;
+    tickets_close(t);
     worker_close(&t->shm);
     segment_close(&t->shm);
     free(t);

@@ -23,6 +23,7 @@
 
 struct sesstab {
     struct shm shm;
+    struct tickets *tickets; /* the process's side of them: lib/ticket.c */
 };
 
 /* errno value of shm/ -> sesstab_error */
