@@ -521,6 +521,24 @@ static void a_closed_table_s_tickets_are_taken_back(void **state)
     check_table(name);
 }
 
+static void shmdump_finds_a_ticket_in_use_whose_group_nobody_holds(void **state)
+{
+    const char *name;
+    char output[4096];
+    sesstab *table = selective_table(&name);
+    (void)state;
+    insert_many(table, 1);
+    uint64_t ticket = start_bind(table, 1, "#1");
+    const char *const check_it[] = { program("shmdump"), "--check", name, NULL };
+    check_equal(run_program(check_it, output, sizeof output), 0);
+    atomic_store(&table->shm.groups[0], 0);
+    check(run_program(check_it, output, sizeof output) != 0);
+    check(strstr(output, "nobody holds its group"));
+    atomic_store(&table->shm.groups[0], sesstab_self(table));
+    check_ok(sesstab_cancel(table, ticket));
+    check_table(name);
+}
+
 /* ---------------------------------------------------------------- deaths ----------------- */
 
 static void start_thousand_and_wait(void *context)
@@ -799,6 +817,7 @@ int main(void)
         TEST(a_child_can_not_cancel_its_parent_s_tickets),
         TEST(two_tables_have_a_descriptor_each),
         TEST(a_closed_table_s_tickets_are_taken_back),
+        TEST(shmdump_finds_a_ticket_in_use_whose_group_nobody_holds),
         TEST(a_killed_worker_s_tickets_come_back),
         TEST(successors_answer_what_killed_persisters_were_asked),
         TEST(a_new_leader_tells_of_answers_that_the_former_one_gave_silently),

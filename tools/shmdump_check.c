@@ -135,6 +135,7 @@ static void first_pass(struct check *c)
     examine_used(c, THREAD, image->at.threads, THREADS, sizeof(struct thread));
     examine_used(c, RING, image->at.rings, THREADS, sizeof(struct ring));
     examine_used(c, TICKET, image->at.tickets, TICKETS, sizeof(struct ticket));
+    examine_used(c, GROUP, image->at.groups, GROUPS, sizeof(worker_id));
     examine_used(c, CHUNK, image->at.chunks, image->header.max_chunks, sizeof(struct chunk));
     walk_index(c, &c->handles);
     walk_index(c, &c->players);
@@ -184,6 +185,7 @@ static const char *where(const struct spot *spot, char text[static 80])
         [HEADER] = "header", [HEAD] = "bucket", [RUN] = "bucket", [SLOT] = "slot",
         [BLOCK] = "block", [HINT] = "hint", [CHUNK] = "chunk", [WORKER] = "worker",
         [THREAD] = "thread", [RING] = "ring", [TICKET] = "ticket",
+        [GROUP] = "group of tickets",
     };
     if (spot->kind == HEADER)
         return names[HEADER];

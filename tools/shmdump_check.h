@@ -24,7 +24,7 @@ enum {
 enum verdict { FINE, ABANDONED, WRONG };
 
 /* What is examined.  `at`: a reference, a bucket or an index, by kind. */
-enum kind { HEADER, HEAD, RUN, SLOT, BLOCK, HINT, CHUNK, WORKER, THREAD, RING, TICKET, KINDS };
+enum kind { HEADER, HEAD, RUN, SLOT, BLOCK, HINT, CHUNK, WORKER, THREAD, RING, TICKET, GROUP, KINDS };
 struct spot {
     enum kind kind;
     bool of_players; /* for RUN and HEAD */

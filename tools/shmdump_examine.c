@@ -96,6 +96,13 @@ static enum verdict examine_ring(struct check *c, struct spot spot, char *text)
     return FINE;
 }
 
+static worker_id group_holder(struct check *c, uint64_t group)
+{
+    worker_id holder;
+    image_read(c->image, c->image->at.groups + group * sizeof holder, &holder, sizeof holder);
+    return holder;
+}
+
 static enum verdict examine_ticket(struct check *c, struct spot spot, char *text)
 {
     struct ticket t;
@@ -107,7 +114,23 @@ static enum verdict examine_ticket(struct check *c, struct spot spot, char *text
         return say(text, WRONG, "its state %" PRIu32 " is none", state);
     if (!slot_place(c->image, (slot_ref){ t.slot }))
         return say(text, WRONG, "it waits for %" PRIu32 ", which is no slot", (uint32_t)t.slot);
+    char user[WORKER_TEXT_BYTES], other[WORKER_TEXT_BYTES];
+    worker_id holder = spot.at < THREADS ? t.owner : group_holder(c, (spot.at - THREADS) / GROUP_TICKETS);
+    if (holder != t.owner)
+        return say(text, WRONG, "worker %s uses it, and %s holds its group",
+                   worker_text(t.owner, user), holder ? worker_text(holder, other) : "nobody");
     return held_by(c, t.owner, text, "a ticket");
+}
+
+static enum verdict examine_group(struct check *c, struct spot spot, char *text)
+{
+    worker_id holder = group_holder(c, spot.at);
+    if (holder == 0)
+        return FINE;
+    if (spot.at >= c->image->groups_used)
+        return say(text, WRONG, "it is held, beyond the %" PRIu32 " that the header counts",
+                   c->image->groups_used);
+    return held_by(c, holder, text, "a group of tickets");
 }
 
 /* ------------------------------------------------------------------ the heap --------------- */
@@ -321,6 +344,7 @@ enum verdict examine(struct check *c, struct spot spot, char *text)
         [SLOT] = examine_slot, [BLOCK] = examine_block, [HINT] = examine_hint,
         [CHUNK] = examine_chunk, [WORKER] = examine_worker, [THREAD] = examine_thread,
         [RING] = examine_ring, [TICKET] = examine_ticket,
+        [GROUP] = examine_group,
     };
     return examiners[spot.kind](c, spot, text);
 }

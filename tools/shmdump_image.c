@@ -284,6 +284,7 @@ static void bound(struct image *image)
                                             image->at.players_max);
     image->workers_used = bounded_high(image, "workers", h->worker_high, WORKERS);
     image->threads_used = bounded_high(image, "threads", h->thread_high, THREADS);
+    image->groups_used = bounded_high(image, "groups", h->group_high, GROUPS);
 }
 
 bool image_refresh(struct image *image, char *error, size_t error_size)

@@ -31,7 +31,7 @@ struct image {
     struct layout at;
     uint32_t chunks;       /* committed, and really in the file                                   */
     uint64_t handle_buckets, player_buckets; /* as the header says, if that can be                */
-    uint32_t workers_used, threads_used;     /* nothing beyond was ever used                      */
+    uint32_t workers_used, threads_used, groups_used; /* nothing beyond was ever used             */
     bool live;             /* the locks on this file mean something: it is no copy                */
     bool moving;           /* a worker is alive: what was read may change                         */
     uint8_t *classes;      /* of each chunk, as far as seen; a class is for ever                  */

@@ -123,12 +123,34 @@ static uint64_t show_dirty(const struct image *image, cJSON *list)
     return total;
 }
 
-static uint64_t count_urgent(const struct image *image)
+/* Bits that are set in the COUNT words at AREA. */
+static uint64_t count_bits(const struct image *image, uint64_t area, unsigned count)
 {
     uint64_t words[TICKETS / 64], n = 0;
-    image_read(image, image->at.urgent, words, sizeof words);
-    for (unsigned i = 0; i < TICKETS / 64; i++)
+    image_read(image, area, words, count * sizeof *words);
+    for (unsigned i = 0; i < count; i++)
         n += (uint64_t)__builtin_popcountll(words[i]);
+    return n;
+}
+
+static uint64_t count_urgent(const struct image *image)
+{
+    return count_bits(image, image->at.urgent, TICKETS / 64);
+}
+
+/* What workers have not looked at yet. */
+static uint64_t count_answered(const struct image *image)
+{
+    return count_bits(image, image->at.answered, GROUPS);
+}
+
+static uint64_t count_groups(const struct image *image)
+{
+    worker_id holders[GROUPS];
+    uint64_t n = 0;
+    image_read(image, image->at.groups, holders, sizeof holders);
+    for (unsigned g = 0; g < GROUPS; g++)
+        n += holders[g] != 0;
     return n;
 }
 
@@ -176,6 +198,8 @@ static void rings_json(const struct image *image)
     must(cJSON_AddBoolToObject(o, "sweep_wanted", h->sweep_wanted != 0));
     must(cJSON_AddStringToObject(o, "persister", sleeping_text(h->sleeping)));
     json_number(o, "urgent", count_urgent(image));
+    json_number(o, "answered", count_answered(image));
+    json_number(o, "groups_held", count_groups(image));
     struct tickets tickets = { must(cJSON_AddArrayToObject(o, "tickets_waiting")), clock_ms(), 0 };
     each_waiting(image, show_ticket, &tickets);
     json_print(o);
@@ -197,6 +221,9 @@ int show_rings(struct image *image, const struct options *options)
     printf("sweep        %s\n", h->sweep_wanted ? "wanted" : "not wanted");
     printf("persister    %s\n", sleeping_text(h->sleeping));
     printf("urgent       %" PRIu64 " tickets to look at\n", count_urgent(image));
+    printf("answered     %" PRIu64 " for their processes to look at\n", count_answered(image));
+    printf("groups       %" PRIu64 " of %d held, of %d tickets each\n", count_groups(image), GROUPS,
+           GROUP_TICKETS);
     struct tickets tickets = { NULL, clock_ms(), 0 };
     each_waiting(image, show_ticket, &tickets);
     if (!tickets.count)
