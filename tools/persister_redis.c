@@ -23,7 +23,9 @@
 enum {
     OUTPUT_BYTES = 65536,
     EARLY_BYTES = 16384, /* what Redis reads at a time */
-    COUNT_BYTES = 20     /* digits of a count          */
+    COUNT_BYTES = 20,    /* digits of a count          */
+    REPLY_BYTES = 16 << 20,   /* R4; the longest that is asked for is some MiB: CLIENT LIST */
+    REPLY_ELEMENTS = 1 << 20
 };
 
 /* ---------------------------------------------------------------- addresses -------------- */
@@ -118,12 +120,43 @@ static void drop_for_error(struct redis *redis)
 {
     char text[256];
     const redisContext *c = redis->context;
-    if (c->err == REDIS_ERR_PROTOCOL)
+    if (c->err == REDIS_ERR_OOM)
+        snprintf(text, sizeof text, "the reply is too large: %s", c->errstr);
+    else if (c->err == REDIS_ERR_PROTOCOL)
         snprintf(text, sizeof text, "what answers there is not Redis: %s", c->errstr);
     else
         snprintf(text, sizeof text, "%s", c->errstr);
     redis_drop(redis, text);
 }
+
+/*
+ * hiredis allocates what a reply announces before any of it has come.  R4: an array that is too
+ * large counts as one for which there is no memory.
+ */
+#if HIREDIS_MAJOR >= 1
+static void bound_replies(redisReader *reader)
+{
+    reader->maxelements = REPLY_ELEMENTS;
+}
+#else
+static redisReplyObjectFunctions bounded;
+static void *(*create_array)(const redisReadTask *, int);
+
+static void *create_bounded_array(const redisReadTask *task, int elements)
+{
+    return elements > REPLY_ELEMENTS ? NULL : create_array(task, elements);
+}
+
+static void bound_replies(redisReader *reader)
+{
+    if (!create_array) {
+        bounded = *reader->fn;
+        create_array = bounded.createArray;
+        bounded.createArray = create_bounded_array;
+    }
+    reader->fn = &bounded;
+}
+#endif
 
 static bool open_socket(struct redis *redis, const struct redis_address *address)
 {
@@ -145,6 +178,7 @@ static bool open_socket(struct redis *redis, const struct redis_address *address
         redisEnableKeepAlive(redis->context);
     fcntl(redis->context->fd, F_SETFL, fcntl(redis->context->fd, F_GETFL) | O_NONBLOCK);
     redis->context->flags &= ~REDIS_BLOCK; /* reads and writes that would block come back later */
+    bound_replies(redis->context->reader);
     return true;
 }
 
@@ -160,7 +194,7 @@ static bool log_in(struct redis *redis, const struct redis_login *login)
     redisReply *reply = redis_receive(redis);
     if (reply && reply->type == REDIS_REPLY_ERROR) {
         char text[256];
-        snprintf(text, sizeof text, "Redis refused the user name or password: %s", reply->str);
+        snprintf(text, sizeof text, "Redis refused to log in: %s", reply->str);
         redis_drop(redis, text);
     }
     freeReplyObject(reply);
@@ -186,7 +220,7 @@ bool redis_connect(struct redis *redis, const struct redis_address *address,
                    const struct redis_login *login)
 {
     redis_drop(redis, "reconnecting");
-    redis->appended = 0;
+    redis->appended = redis->received = 0;
     redis->reason[0] = '\0';
     return open_socket(redis, address) && log_in(redis, login) &&
            select_database(redis, login->database);
@@ -263,6 +297,17 @@ static char *encode_count(char *to, char kind, size_t count)
     return to + 2;
 }
 
+/* A server that turns a client away (maxclients) says why and closes, and nothing can be sent. */
+static void drop_for_send_error(struct redis *redis, const char *why)
+{
+    void *reply = NULL;
+    bool said = redisBufferRead(redis->context) == REDIS_OK &&
+                redisGetReplyFromReader(redis->context, &reply) == REDIS_OK && reply &&
+                ((redisReply *)reply)->type == REDIS_REPLY_ERROR;
+    redis_drop(redis, said ? ((redisReply *)reply)->str : why);
+    freeReplyObject(reply);
+}
+
 /* What the socket takes now; *EVENTS is what to wait for next. */
 static bool send_some(struct redis *redis, short *events)
 {
@@ -271,7 +316,7 @@ static bool send_some(struct redis *redis, short *events)
         ssize_t n = send(redis->context->fd, redis->output + redis->sent, end - redis->sent,
                          MSG_NOSIGNAL);
         if (n < 0 && errno != EINTR && errno != EAGAIN) {
-            redis_drop(redis, strerror(errno));
+            drop_for_send_error(redis, strerror(errno));
             return false;
         }
         if (n < 0 && errno == EAGAIN) {
@@ -382,6 +427,20 @@ static bool wait_for(struct redis *redis, short events, uint64_t deadline)
     }
 }
 
+/* R4 */
+static void read_some(struct redis *redis)
+{
+    redisReader *reader = redis->context->reader;
+    size_t before = reader->len;
+    if (redisBufferRead(redis->context) != REDIS_OK) {
+        drop_for_error(redis);
+        return;
+    }
+    redis->received += reader->len - before;
+    if (redis->received > REPLY_BYTES)
+        redis_drop(redis, "the reply is too large");
+}
+
 redisReply *redis_receive(struct redis *redis)
 {
     void *reply = NULL;
@@ -391,13 +450,14 @@ redisReply *redis_receive(struct redis *redis)
             drop_for_error(redis);
             break;
         }
-        if (reply)
+        if (reply) {
+            redis->received = 0;
             return reply;
+        }
         short events;
         if (!send_some(redis, &events) || !wait_for(redis, events, deadline))
             break;
-        if (redisBufferRead(redis->context) != REDIS_OK)
-            drop_for_error(redis);
+        read_some(redis);
     }
     return NULL;
 }
@@ -431,7 +491,8 @@ enum refusal redis_classify(const char *error)
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         if (strlen(codes[i].code) == length && strncmp(error, codes[i].code, length) == 0)
             return codes[i].refusal;
-    return REFUSAL_OTHER;
+    /* It has no code of its own. */
+    return strncmp(error, "ERR max number of clients", 25) == 0 ? REFUSAL_LATER : REFUSAL_OTHER;
 }
 
 const char *refusal_name(enum refusal refusal)

@@ -7,6 +7,8 @@
  *       needs to look only at its replies.
  *   R2  Replies come in the order of the commands; that is the only correlation there is.
  *   R3  Queued output is never reused after a drop: it is rebuilt from the table.
+ *   R4  Whatever the other end sends, a reply takes no more memory than what it takes to hold
+ *       REPLY_BYTES of it.
  *
  * hiredis connects and reads.  Commands are encoded here, into a buffer that is kept: hiredis's general
  * formatting was most of what a write cost this process.
@@ -38,6 +40,7 @@ struct redis {
     redisContext *context; /* NULL: dropped                                              */
     int timeout_ms;        /* for connecting and for each reply                          */
     size_t appended;       /* commands since the connection was made                     */
+    size_t received;       /* bytes since the last reply                                 */
     char reason[256];      /* why it was dropped                                         */
     const char **arguments; /* of the command that is being built                        */
     size_t *lengths;
