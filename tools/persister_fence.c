@@ -60,19 +60,44 @@ void fence_init(struct fence *fence, struct redis *redis, const char *prefix,
              (long)getpid(), random);
 }
 
+static void next_serial(struct fence *fence, char serial[24])
+{
+    snprintf(serial, 24, "%" PRIu64, ++fence->serial);
+}
+
+static bool is_serial(const redisReply *reply, const char *serial)
+{
+    return reply->type == REDIS_REPLY_STRING && redis_says(reply, serial);
+}
+
+/* An answer too many, somewhere before, would have shifted those to everything that follows. */
+static bool echoed(struct redis *redis, const redisReply *reply, const char *serial)
+{
+    bool ours = accepted(redis, reply, "ECHO") && is_serial(reply, serial);
+    if (!ours)
+        redis_drop(redis, "the answers are not those to what was asked");
+    return ours;
+}
+
 bool fence_look(struct fence *fence)
 {
+    char serial[24];
+    next_serial(fence, serial);
     redis_put(fence->redis, "GET", fence->leader_key, NULL);
     redis_put(fence->redis, "GET", fence->epoch_key, NULL);
-    redisReply *leader = redis_receive(fence->redis), *epoch = redis_receive(fence->redis);
+    redis_put(fence->redis, "ECHO", serial, NULL);
+    redisReply *leader = redis_receive(fence->redis), *epoch = redis_receive(fence->redis),
+               *echo = redis_receive(fence->redis);
     bool seen = readable(fence->redis, leader, "GET leader") &&
-                readable(fence->redis, epoch, "GET epoch");
+                readable(fence->redis, epoch, "GET epoch") &&
+                echoed(fence->redis, echo, serial);
     if (seen) {
         remember(fence->holder, leader);
         remember(fence->epoch, epoch);
     }
     freeReplyObject(leader);
     freeReplyObject(epoch);
+    freeReplyObject(echo);
     return seen;
 }
 
@@ -322,7 +347,8 @@ static enum verdict judge(struct fence *fence, struct transaction *t)
     case REDIS_REPLY_NIL:
         return FENCED;
     case REDIS_REPLY_ARRAY:
-        if (t->exec->elements == t->commands)
+        if (t->exec->elements == t->commands &&
+            is_serial(t->exec->element[t->commands - 1], t->serial))
             return COMMITTED;
         break;
     case REDIS_REPLY_ERROR:
@@ -333,13 +359,15 @@ static enum verdict judge(struct fence *fence, struct transaction *t)
         redis_drop(fence->redis, t->exec->str);
         return BROKEN;
     }
-    redis_drop(fence->redis, "EXEC did not answer for each command");
+    redis_drop(fence->redis, "EXEC did not answer for each command of this batch");
     return BROKEN;
 }
 
 void fence_end(struct fence *fence, struct transaction *t)
 {
     struct redis *redis = fence->redis;
+    next_serial(fence, t->serial);
+    redis_put(redis, "ECHO", t->serial, NULL);
     t->commands = redis->appended - t->first;
     redis_put(redis, "EXEC", NULL);
     redis_put(redis, "WATCH", fence->leader_key, NULL);

@@ -3,15 +3,17 @@
  * stopped and continues, changes anything once a new connection has taken the lead.
  *
  *   take      SET leader <token>, unique to this connection; WATCH leader; GET leader = token
- *   a batch   MULTI, commands, EXEC, WATCH leader, GET leader: one write; the next batch only
- *             after GET has shown the token
+ *   a batch   MULTI, commands, ECHO serial, EXEC, WATCH leader, GET leader: one write; the next
+ *             batch only after GET has shown the token
  *
  *   stale connection's batch             new connection              what Redis does
  *   MULTI HSET.. EXEC (still buffered)   SET leader new              the stale EXEC answers nil
  *
  *   F1  A batch is executed only if nobody wrote the leader key since GET showed this token.
  *   F2  Who takes the lead writes its token, and reads the answer, before it reads the table.
- *   F3  Under OOM Redis takes no command inside MULTI, not even DEL: a script that compares the
+ *   F3  A batch counts as executed only if its own serial number came back from within EXEC: an
+ *       answer that came twice, or too many, is never taken for the next batch's (R2).
+ *   F4  Under OOM Redis takes no command inside MULTI, not even DEL: a script that compares the
  *       token is the fence then, and for nothing but deletions and these two keys.
  *
  * Keys: <prefix>:leader  the token, {creation id}.{pid}.{process}.{connection}; deleted on leaving
@@ -32,6 +34,7 @@ struct fence {
     char process[64];           /* "<creation id>.<pid>.<random>.": this process's tokens   */
     char token[TOKEN_BYTES];
     unsigned takes;
+    uint64_t serial;            /* of the last batch or look                                */
     char holder[TOKEN_BYTES];   /* what the leader key was seen to hold last; "" nothing    */
     char epoch[TOKEN_BYTES];    /* what the epoch key was seen to hold last; "" nothing     */
 };
@@ -39,7 +42,7 @@ struct fence {
 void fence_init(struct fence *fence, struct redis *redis, const char *prefix,
                 uint64_t creation_id);
 
-/* Reads holder and epoch; false: dropped. */
+/* Reads holder and epoch; false: dropped, also when the answers are not those to its questions. */
 bool fence_look(struct fence *fence);
 
 /* Takes the lead with a new token; false: dropped, with the reason. */
@@ -91,7 +94,8 @@ enum verdict {
 };
 
 struct transaction {
-    size_t first, commands; /* the connection's count at MULTI; commands between       */
+    size_t first, commands; /* the connection's count at MULTI; commands between, ECHO last */
+    char serial[24];        /* F3 */
     redisReply *exec;
     enum refusal *refusals; /* per command, of the queueing                            */
     size_t room;
