@@ -188,7 +188,9 @@ static void judge_operation(struct batch *batch, const struct operation *operati
         outcome->kind = WAITING;
         redis_drop(batch->fence->redis, reply->str);
     } else if (reply->type == REDIS_REPLY_ERROR) {
-        refuse(outcome, redis_refusal(reply), reply->str);
+        /* What is lost is written again, whole: what lies in its way is deleted first. */
+        if (outcome->kind != LOST)
+            refuse(outcome, redis_refusal(reply), reply->str);
     } else if (reply->type != REDIS_REPLY_INTEGER) {
         outcome->kind = WAITING;
         redis_drop(batch->fence->redis, "a write was answered by something else than a number");
