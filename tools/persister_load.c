@@ -62,6 +62,13 @@ static void say_progress(struct load *load)
     log_event(LEVEL_INFO, "loading", NUMBER("loaded", load->loaded), NUMBER("of", load->total));
 }
 
+/* A session that cannot be asked for now is there all the same: it must not count as gone. */
+static void drop_if_refused(struct load *load, const redisReply *reply)
+{
+    if (reply && reply->type == REDIS_REPLY_ERROR && redis_refusal(reply) != REFUSAL_TYPE)
+        redis_drop(load->redis, reply->str);
+}
+
 static bool load_page(struct load *load, const struct scan *scan)
 {
     struct session_key key;
@@ -72,7 +79,9 @@ static bool load_page(struct load *load, const struct scan *scan)
     }
     for (size_t i = 0; i < scan->count; i++) {
         redisReply *hash = redis_receive(load->redis), *metadata = redis_receive(load->redis);
-        const char *why = hash && metadata
+        drop_if_refused(load, hash);
+        drop_if_refused(load, metadata);
+        const char *why = redis_connected(load->redis) && hash && metadata
                               ? load_session(load, scan->handles[i], hash, metadata)
                               : NULL;
         session_key(&key, load->prefix, scan->handles[i]);
@@ -91,10 +100,12 @@ bool load_run(struct load *load)
     bool going = scan_begin(&scan, load->redis, load->prefix);
     load->total = scan.total;
     load->said_at = monotonic_ms();
+    if (scan.unreadable)
+        redis_drop(load->redis, "WRONGTYPE: the key of the active set holds something else");
     while (going && !scan.done && !stop_requested())
         going = scan_next(&scan) && load_page(load, &scan);
     load->bad += scan.strange;
-    bool complete = going && scan.done;
+    bool complete = going && scan.done && redis_connected(load->redis);
     scan_free(&scan);
     return complete;
 }

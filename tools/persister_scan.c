@@ -15,9 +15,14 @@ bool scan_begin(struct scan *scan, struct redis *redis, const char *prefix)
     redisReply *reply = redis_ask(redis, "SCARD", scan->active, NULL);
     if (reply && reply->type == REDIS_REPLY_INTEGER)
         scan->total = (uint64_t)reply->integer;
+    else if (reply && redis_refusal(reply) == REFUSAL_TYPE)
+        scan->unreadable = scan->done = true;
     else if (reply)
         redis_drop(redis, reply->type == REDIS_REPLY_ERROR ? reply->str : "SCARD is no number");
     freeReplyObject(reply);
+    if (scan->unreadable)
+        log_event(LEVEL_ERROR, "active-unreadable", TEXT("key", scan->active),
+                  TEXT("note", "it is no set; DEL it, and the members are written again"));
     return redis_connected(redis);
 }
 
@@ -61,6 +66,8 @@ static void take(struct scan *scan, const redisReply *member)
 bool scan_next(struct scan *scan)
 {
     scan->count = 0;
+    if (scan->unreadable)
+        return true;
     bool used_up = !scan->page || scan->used == scan->page->element[1]->elements;
     if (used_up && !scan->fetched_all && !fetch(scan))
         return false;

@@ -20,6 +20,7 @@ struct scan {
     size_t count;
     uint64_t total;       /* members at the beginning                   */
     uint64_t strange;     /* members that are no handles: logged, left alone */
+    bool unreadable;      /* the key holds something else: nothing to walk over  */
     bool done;
 };
 
