@@ -207,13 +207,16 @@ bool fence_take(struct fence *fence)
         redis_drop(fence->redis, "another one took the lead meanwhile");
         return false;
     }
-    /* Where MULTI is forbidden, the commands after it would be executed one by one. */
+    /* Where MULTI is forbidden, the commands after it would be executed one by one.  (One that was
+     * refused for want of memory only, shows that it is not.) */
     fence_begin(fence, &empty);
     enum verdict verdict = fence_commit(fence, &empty);
-    if (verdict == ABORTED)
+    bool full = verdict == ABORTED && empty.refusal == REFUSAL_FULL;
+    if (verdict == ABORTED && !full)
         redis_drop(fence->redis, empty.error);
     transaction_free(&empty);
-    if (redis_connected(fence->redis) && (verdict != COMMITTED || !fence_held(fence)))
+    bool taken = (verdict == COMMITTED || full) && fence_held(fence);
+    if (redis_connected(fence->redis) && !taken)
         redis_drop(fence->redis, "another one took the lead meanwhile");
     return redis_connected(fence->redis);
 }
