@@ -5,6 +5,8 @@
  *   store_take:B clear dirty bit / heavy fence / read the session
  *                without: the worker sees the bit of a round that has read the session already, and
  *                the change waits for the sweep
+ *                The mode is a condition of the same kind: who finds MEMORY has published before the
+ *                leader, which has seen another mode since and fenced, sweeps (store_mode:E)
  *   announce:C   ring push / fetch_or ready bit (a full barrier) / load sleeping
  *   store_sleep:D sleeping = 1 (a full barrier) / look at ready bits / sleep
  *                without: a change in a ring and a persister asleep
@@ -29,12 +31,12 @@ void announce_wake(struct context *c, bool urgent)
 void announce(struct context *c, struct slot *s)
 {
     struct shm *shm = c->shm;
-    if (shm->mode == MODE_MEMORY)
+    rcu_light_fence(c); /* announce:A */
+    if (shm_mode(shm) == MODE_MEMORY)
         return;
     slot_ref r = slot_ref_of(shm, s);
     uint64_t bit;
     atomic_u64 *word = dirty_word(shm, r, &bit);
-    rcu_light_fence(c); /* announce:A */
     if (load_relaxed(word) & bit)
         return;
     if (atomic_fetch_or(word, bit) & bit)

@@ -5,8 +5,8 @@
  *   persister  takes it -> Redis -> durable = version (or rolls back) -> ticket's verdict -> wake
  *   worker     reads the verdict; or, at its deadline or when it cancels, takes the ticket back: UNKNOWN
  *
- * The verdict is what a CAS of the ticket's word says, never a comparison of versions by the caller:
- * the roll-back has a version too.
+ * Only the persister rolls a binding back, and never a FINAL one: acknowledged, or made by a call that
+ * was answered OK without waiting (mode MEMORY or WRITE_BEHIND, class BEHIND).
  */
 #include "lib/ticket.h"
 
@@ -17,15 +17,19 @@ struct bind_arguments {
     hint_ref hint;
     uint32_t old_hash, acked_hash; /* hints that may have become stale */
     uint64_t generation, wait_for; /* the version to wait for; 0: nothing to wait for */
+    bool final;            /* OK is said at once */
 };
 
 /* ---------------------------------------------------------------- the change ---------------- */
 
 void draft_bind(struct context *c, const struct change *change, struct draft *d, const char *player,
-                sesstab_state state)
+                sesstab_state state, bool final)
 {
     struct block *h = &d->head;
-    if ((change->acked || !(h->flags & BLOCK_ACKED)) && c->shm->mode != MODE_MEMORY) {
+    h->flags &= (uint8_t)~BLOCK_FINAL;
+    if (final) {
+        h->flags = (uint8_t)((h->flags & ~BLOCK_ACKED) | BLOCK_FINAL);
+    } else if (change->acked || !(h->flags & BLOCK_ACKED)) {
         h->flags |= BLOCK_ACKED;
         h->acked_state = h->state;
         h->acked_length = h->player_length;
@@ -56,7 +60,10 @@ static int edit_bind(struct context *c, const struct change *change, struct draf
     bool ours = !a->length || d->head.owner == c->worker;
     if (same_binding(d, a) && (!a->length || d->head.state == state) && ours) {
         a->wait_for = change->pending ? d->head.bound_version : 0;
-        return CHANGE_NONE;
+        if (!a->final || change->acked)
+            return CHANGE_NONE;
+        d->head.flags = (uint8_t)((d->head.flags & ~BLOCK_ACKED) | BLOCK_FINAL);
+        return SESSTAB_OK;
     }
     if (a->length) {
         d->head.owner = c->worker;
@@ -65,7 +72,7 @@ static int edit_bind(struct context *c, const struct change *change, struct draf
         if (result)
             return result;
     }
-    draft_bind(c, change, d, a->player, state);
+    draft_bind(c, change, d, a->player, state, a->final);
     a->wait_for = change->version;
     return SESSTAB_OK;
 }
@@ -99,17 +106,18 @@ enum { NO_TICKET = TICKETS };
  * Changes the binding and posts TICKET, if there is anything to wait for.  *WAITING is its word then;
  * with NO_TICKET, any but 0; else 0.
  */
-static int publish(sesstab *t, struct context *c, uint64_t handle, struct bind_arguments *a,
-                   unsigned ticket, uint64_t *waiting)
+static int publish(struct context *c, uint64_t handle, struct bind_arguments *a, unsigned ticket,
+                   uint64_t *waiting)
 {
     int result;
     *waiting = 0;
+    a->final = !change_waits(c, true);
     do {
         rcu_enter(c);
         struct slot *s = index_lookup(c, handle);
         result = s ? bind_slot(c, s, handle, a) : SESSTAB_NOTFOUND;
-        if (result == SESSTAB_OK && a->wait_for && t->shm.mode != MODE_MEMORY) {
-            struct wanted w = { slot_ref_of(c->shm, s), handle, a->generation, a->wait_for };
+        if (result == SESSTAB_OK && a->wait_for && !a->final) {
+            struct wanted w = { slot_ref_of(c->shm, s), handle, a->generation, a->wait_for, TICKET_BINDING };
             *waiting = ticket == NO_TICKET ? a->wait_for : ticket_post(c, ticket, &w);
         }
         rcu_exit(c);
@@ -124,7 +132,7 @@ static int bind(sesstab *t, uint64_t handle, struct bind_arguments *a, int timeo
     uint64_t waiting;
     if (!c)
         return result;
-    result = publish(t, c, handle, a, timeout_ms ? c->thread_index : NO_TICKET, &waiting);
+    result = publish(c, handle, a, timeout_ms ? c->thread_index : NO_TICKET, &waiting);
     if (!waiting)
         return result;
     return timeout_ms ? ticket_await(c, waiting, timeout_ms) : SESSTAB_UNKNOWN;
@@ -139,7 +147,7 @@ static int start(sesstab *t, uint64_t handle, struct bind_arguments *a, void *co
     uint64_t waiting;
     if (!c || (result = ticket_claim(t, c, handle, cookie, &index)))
         return result;
-    if ((result = publish(t, c, handle, a, index, &waiting))) {
+    if ((result = publish(c, handle, a, index, &waiting))) {
         ticket_free(t, index);
         return result;
     }

@@ -22,6 +22,16 @@ const char *sesstab_state_name(int state)
     return state >= 0 && state < SESSTAB_STATE_COUNT ? texts[state] : "?";
 }
 
+const char *sesstab_mode_name(int mode)
+{
+    static const char *const texts[] = {
+#define X(name, text) [SESSTAB_##name] = text,
+        SESSTAB_MODES(X)
+#undef X
+    };
+    return mode >= 0 && mode < SESSTAB_MODE_COUNT ? texts[mode] : "?";
+}
+
 const char *sesstab_error_detail(void)
 {
     return shm_detail();

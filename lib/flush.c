@@ -155,7 +155,7 @@ int sesstab_flush(sesstab *t, int timeout_ms)
     struct flush f = { .c = context_for(t, &result) };
     if (timeout_ms < 0)
         return SESSTAB_INVALID;
-    if (!f.c || t->shm.mode == MODE_MEMORY)
+    if (!f.c || shm_mode(&t->shm) == MODE_MEMORY)
         return result;
     result = flush(&f, timeout_ms);
     free(f.items);

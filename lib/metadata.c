@@ -2,11 +2,15 @@
  * Metadata: reading it out of a view, and the four changes.  Each change is one edit of a draft, so
  * that two workers who set different keys at once both succeed: the second one's edit is done again
  * on top of the first's record.
+ *
+ * A change that waits for Redis keeps what it replaces, and puts it back, with the version that it had,
+ * when Redis refuses it: unless the key was changed on top meanwhile, which then is what stands.
  */
 #include "table.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---------------------------------------------------------------- reading ------------------- */
 
@@ -46,10 +50,28 @@ struct metadata_arguments {
     const void *value;
     size_t key_length, length;
     bool compare;
-    uint64_t expected, version;
+    uint64_t generation, expected, version;
     int64_t delta, sum;
     char text[24];              /* a sum's digits, until the record is written */
+    bool wait;
+    uint64_t before_version;    /* if it waits: of the entry before; 0: there was none */
+    size_t before_length;
+    void *before;
 };
+
+/* Keeps the entry E, NULL: none, to be put back. */
+static int keep(struct metadata_arguments *a, const struct entry *e)
+{
+    a->before_version = e ? e->version : 0;
+    a->before_length = e ? e->value_length : 0;
+    void *copy = realloc(a->before, a->before_length + 1);
+    if (!copy)
+        return SESSTAB_NOMEMORY;
+    a->before = copy;
+    if (e)
+        memcpy(copy, e->value, e->value_length);
+    return SESSTAB_OK;
+}
 
 static int check_key(struct metadata_arguments *a)
 {
@@ -84,6 +106,8 @@ static int edit_set(struct context *c, const struct change *change, struct draft
     a->version = found == SESSTAB_OK ? e.version : 0;
     if (a->compare && a->version != a->expected)
         return SESSTAB_CONFLICT;
+    if (a->wait && keep(a, found == SESSTAB_OK ? &e : NULL))
+        return SESSTAB_NOMEMORY;
     if (found == SESSTAB_OK)
         drop(d, at, &e);
     d->key = a->key;
@@ -92,6 +116,52 @@ static int edit_set(struct context *c, const struct change *change, struct draft
     d->value_length = a->length;
     a->version = change->version;
     return SESSTAB_OK;
+}
+
+/* Back to what was there before the change, or without it to nothing. */
+static int edit_back(struct context *c, const struct change *change, struct draft *d, void *arguments)
+{
+    struct metadata_arguments *a = arguments;
+    struct entry e;
+    size_t at;
+    (void)c;
+    if (change->generation != a->generation)
+        return CHANGE_NONE;
+    int found = find(d, a, &at, &e);
+    if (found == SESSTAB_CORRUPT)
+        return found;
+    if ((found == SESSTAB_OK ? e.version : 0) != a->version)
+        return CHANGE_NONE;
+    if (found == SESSTAB_OK)
+        drop(d, at, &e);
+    if (!a->before_version) {
+        d->head.shrunk_version = change->version;
+        return SESSTAB_OK;
+    }
+    d->key = a->key;
+    d->key_length = a->key_length;
+    d->key_version = a->before_version;
+    d->value = a->before;
+    d->value_length = a->before_length;
+    return SESSTAB_OK;
+}
+
+/* One change, and the wait for Redis if there is one. */
+static int change_key(sesstab *t, uint64_t handle, change_fn *edit, change_fn *back,
+                      struct metadata_arguments *a)
+{
+    struct change made = { 0 };
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (!c)
+        return result;
+    a->wait = change_waits(c, false);
+    result = session_change(t, handle, edit, a, &made);
+    a->generation = made.generation;
+    if (result == SESSTAB_OK && a->wait)
+        result = change_settle(t, handle, &made, back, a);
+    free(a->before);
+    return result;
 }
 
 static int set(sesstab *t, uint64_t handle, struct metadata_arguments *a)
@@ -103,7 +173,7 @@ static int set(sesstab *t, uint64_t handle, struct metadata_arguments *a)
         return SESSTAB_INVALID;
     if (a->length > SESSTAB_RECORD_MAX)
         return SESSTAB_TOOBIG;
-    return session_change(t, handle, edit_set, a, NULL);
+    return change_key(t, handle, edit_set, edit_back, a);
 }
 
 int sesstab_set(sesstab *t, uint64_t handle, const char *key, const void *value, size_t length)
@@ -118,7 +188,7 @@ int sesstab_compare_and_set(sesstab *t, uint64_t handle, const char *key, uint64
     struct metadata_arguments a = { .key = key, .value = value, .length = length, .compare = true,
                                     .expected = expected };
     int result = set(t, handle, &a);
-    if (version && (result == SESSTAB_OK || result == SESSTAB_CONFLICT))
+    if (version && (result == SESSTAB_OK || result == SESSTAB_UNKNOWN || result == SESSTAB_CONFLICT))
         *version = a.version;
     return result;
 }
@@ -133,6 +203,8 @@ static int edit_delete(struct context *c, const struct change *change, struct dr
     int found = find(d, a, &at, &e);
     if (found != SESSTAB_OK)
         return found;
+    if (a->wait && keep(a, &e))
+        return SESSTAB_NOMEMORY;
     drop(d, at, &e);
     d->head.shrunk_version = change->version; /* Redis must lose the field too */
     return SESSTAB_OK;
@@ -142,7 +214,7 @@ int sesstab_delete(sesstab *t, uint64_t handle, const char *key)
 {
     struct metadata_arguments a = { .key = key };
     int result = check_key(&a);
-    return result ? result : session_change(t, handle, edit_delete, &a, NULL);
+    return result ? result : change_key(t, handle, edit_delete, edit_back, &a);
 }
 
 /* The whole value is a decimal integer that fits. */
@@ -177,13 +249,36 @@ static int edit_increment(struct context *c, const struct change *change, struct
     return edit_set(c, change, d, a);
 }
 
+/* Back to what was there before; or, with another change on top, DELTA less than there is. */
+static int edit_decrement(struct context *c, const struct change *change, struct draft *d,
+                          void *arguments)
+{
+    struct metadata_arguments *a = arguments;
+    struct entry e;
+    size_t at;
+    int64_t n;
+    int result = edit_back(c, change, d, a);
+    if (result != CHANGE_NONE || change->generation != a->generation)
+        return result;
+    if (find(d, a, &at, &e) != SESSTAB_OK || !number(&e, &n))
+        return CHANGE_NONE; /* nothing of the sum stands */
+    if (__builtin_sub_overflow(n, a->delta, &n))
+        return SESSTAB_NOTNUMBER;
+    drop(d, at, &e);
+    d->key = a->key;
+    d->key_length = a->key_length;
+    d->value = a->text;
+    d->value_length = (size_t)snprintf(a->text, sizeof a->text, "%" PRId64, n);
+    return SESSTAB_OK;
+}
+
 int sesstab_increment(sesstab *t, uint64_t handle, const char *key, int64_t delta, int64_t *sum)
 {
     struct metadata_arguments a = { .key = key, .delta = delta };
     int result = check_key(&a);
     if (!result)
-        result = session_change(t, handle, edit_increment, &a, NULL);
-    if (result == SESSTAB_OK && sum)
+        result = change_key(t, handle, edit_increment, edit_decrement, &a);
+    if ((result == SESSTAB_OK || result == SESSTAB_UNKNOWN) && sum)
         *sum = a.sum;
     return result;
 }

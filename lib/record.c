@@ -134,7 +134,8 @@ static uint8_t *put_metadata(uint8_t *to, const struct draft *d, uint64_t versio
     size_t before = d->drop_length ? d->drop_at : d->metadata_length, behind = before + d->drop_length;
     to = put_bytes(to, d->metadata, before);
     if (d->key)
-        to = put_entry(to, d->key, d->key_length, d->value, d->value_length, version);
+        to = put_entry(to, d->key, d->key_length, d->value, d->value_length,
+                       d->key_version ? d->key_version : version);
     if (behind < d->metadata_length)
         to = put_bytes(to, d->metadata + behind, d->metadata_length - behind);
     for (size_t i = 0; i < d->pair_count; i++)
@@ -176,6 +177,7 @@ bool record_draft(struct shm *shm, const struct block *b, uint64_t handle, struc
     d->metadata_length = v.metadata_length_;
     d->drop_at = d->drop_length = 0;
     d->key = NULL;
+    d->key_version = 0;
     d->pair_count = 0;
     return record_terminated(&v);
 }

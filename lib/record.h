@@ -25,6 +25,7 @@ struct draft {
     const char *key;            /* one entry to add; NULL: none                                    */
     const void *value;
     size_t key_length, value_length;
+    uint64_t key_version;       /* of that entry; 0: the change's                                  */
     size_t pair_count;
     const sesstab_pair *pairs;  /* entries of a new session                                        */
     size_t pairs_size;          /* record_pairs_size() of them                                      */
@@ -137,12 +138,18 @@ static inline uint64_t record_last_seen(const struct slot *s, const struct block
     return seen < b->connected_at ? b->connected_at : seen;
 }
 
-/* Does the binding in B still wait for Redis, seen the slot's durable word? */
-static inline bool record_pending(struct shm *shm, uint64_t durable, const struct block *b)
+/* Does Redis lack the binding in B, seen the slot's durable word? */
+static inline bool record_unwritten(struct shm *shm, uint64_t durable, const struct block *b)
 {
-    return shm->mode != MODE_MEMORY && b->bound_version != 0 &&
+    return b->bound_version != 0 &&
            (DURABLE_VERSION(durable) < b->bound_version ||
             DURABLE_INCARNATION(durable) != load_relaxed(&shm->header->incarnation));
+}
+
+/* Does it wait for Redis?  In mode MEMORY nothing does. */
+static inline bool record_pending(struct shm *shm, uint64_t durable, const struct block *b)
+{
+    return record_unwritten(shm, durable, b) && shm_mode(shm) != MODE_MEMORY;
 }
 
 /* The hash under which a player's sessions are found; never 0. */

@@ -14,7 +14,7 @@
  *   tombstone, not ann.    the same
  *   dead, still linked     whoever inserts the handle, or the sweep, buries it
  */
-#include "table.h"
+#include "lib/ticket.h"
 
 #include "shm/recover.h"
 
@@ -203,7 +203,7 @@ void draft_next(struct context *c, const struct change *change, struct draft *d)
     (void)c;
     d->head.version = change->version;
     if (change->acked) /* nothing to roll back to is needed any more */
-        d->head.flags &= (uint8_t)~BLOCK_ACKED;
+        d->head.flags = (uint8_t)((d->head.flags & ~BLOCK_ACKED) | BLOCK_FINAL);
 }
 
 /* A claimed block for the draft: the one of the last attempt if it is large enough. */
@@ -276,8 +276,9 @@ int session_change_slot(struct context *c, struct slot *s, uint64_t handle, chan
         if (!record_draft(c->shm, change->old, handle, &d) || !stands_in(c, s, current, &d.head))
             break;
         change->version = d.head.version + 1;
-        change->pending = record_pending(c->shm, change->durable, &d.head);
-        change->acked = (current & CURRENT_ACKED) ||
+        change->generation = d.head.generation;
+        change->pending = record_unwritten(c->shm, change->durable, &d.head);
+        change->acked = (current & CURRENT_ACKED) || (d.head.flags & BLOCK_FINAL) ||
                         DURABLE_VERSION(change->durable) >= d.head.bound_version;
         draft_next(c, change, &d);
         if ((result = edit(c, change, &d, arguments)) || (result = claim_for(c, &d, &mine)))
@@ -348,11 +349,11 @@ static uint64_t first_version(const struct context *c, const struct slot *s)
     return (version < durable ? version + mask + 1 : version) + 1;
 }
 
-/* Until the table is ready, Redis may hold any handle. */
+/* Until the table is loaded, Redis may hold any handle; in mode MEMORY nobody asks. */
 static uint64_t stored_flag(struct context *c, bool from_store)
 {
     bool ready = load_acquire(&c->shm->header->ready);
-    return from_store || (!ready && c->shm->mode != MODE_MEMORY) ? CURRENT_STORED : 0;
+    return from_store || (!ready && shm_mode(c->shm) != MODE_MEMORY) ? CURRENT_STORED : 0;
 }
 
 static void born_at(struct draft *d, uint64_t version)
@@ -492,25 +493,6 @@ static int insert_assigned(struct context *c, uint64_t *handle, struct draft *d)
     return result;
 }
 
-int sesstab_insert(sesstab *t, uint64_t *handle, const sesstab_info *info)
-{
-    const sesstab_info none = { 0 };
-    struct draft d;
-    int result = SESSTAB_OK;
-    struct context *c = context_for(t, &result);
-    if (!c || (result = draft_of_info(c, info ? info : &none, &d)))
-        return result;
-    d.head.handle = *handle;
-    d.head.generation = atomic_fetch_add(&t->shm.header->next_generation, 1);
-    do {
-        rcu_enter(c);
-        result = *handle ? session_insert(c, &d, d.head.connected_at, false)
-                         : insert_assigned(c, handle, &d);
-        rcu_exit(c);
-    } while (relieved(c, result));
-    return result;
-}
-
 /* ---------------------------------------------------------------- touch --------------------- */
 
 int sesstab_touch(sesstab *t, uint64_t handle, uint64_t now)
@@ -536,7 +518,11 @@ int sesstab_touch(sesstab *t, uint64_t handle, uint64_t now)
 
 /* ---------------------------------------------------------------- state --------------------- */
 
-struct state_arguments { sesstab_state wanted, before; };
+struct state_arguments {
+    sesstab_state wanted, before;
+    worker_id owner;     /* before */
+    uint64_t generation;
+};
 
 static bool state_allowed(sesstab_state wanted, bool bound)
 {
@@ -548,6 +534,8 @@ static int edit_state(struct context *c, const struct change *change, struct dra
     struct state_arguments *a = arguments;
     (void)change;
     a->before = (sesstab_state)d->head.state;
+    a->owner = d->head.owner;
+    a->generation = d->head.generation;
     if (!state_allowed(a->wanted, d->head.player_length != 0))
         return SESSTAB_INVALID;
     if (a->before == a->wanted)
@@ -558,15 +546,38 @@ static int edit_state(struct context *c, const struct change *change, struct dra
     return SESSTAB_OK;
 }
 
+/* Redis refused it: back to what was, unless it was changed meanwhile. */
+static int edit_state_back(struct context *c, const struct change *change, struct draft *d,
+                           void *arguments)
+{
+    const struct state_arguments *a = arguments;
+    (void)c;
+    if (change->generation != a->generation || d->head.state != a->wanted ||
+        !state_allowed(a->before, d->head.player_length != 0))
+        return CHANGE_NONE;
+    d->head.state = (uint8_t)a->before;
+    d->head.owner = a->owner;
+    return SESSTAB_OK;
+}
+
 int sesstab_set_state(sesstab *t, uint64_t handle, sesstab_state state, sesstab_state *old)
 {
     struct state_arguments a = { .wanted = state };
     if ((unsigned)state >= SESSTAB_STATE_COUNT)
         return SESSTAB_INVALID;
-    int result = session_change(t, handle, edit_state, &a, NULL);
-    if (result == SESSTAB_OK && old)
+    struct change change;
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    bool wait = c && change_waits(c, false);
+    result = session_change(t, handle, edit_state, &a, &change);
+    if (result == SESSTAB_OK && old) /* whatever becomes of it */
         *old = a.before;
-    return result;
+    if (result != SESSTAB_OK || !wait)
+        return result;
+    if (a.before != state)
+        return change_settle(t, handle, &change, edit_state_back, &a);
+    change.version--; /* nothing was published: what is there is waited for */
+    return change_settle(t, handle, &change, NULL, NULL);
 }
 
 /* ---------------------------------------------------------------- remove -------------------- */
@@ -614,7 +625,14 @@ static int remove_damaged(struct context *c, struct slot *s, uint64_t handle, ui
     return SESSTAB_OK;
 }
 
-static int remove_slot(struct context *c, struct slot *s, uint64_t handle)
+/* What is removed, and what became of it. */
+struct removal {
+    uint64_t only;       /* of this generation, if nobody has bound it; 0: whatever is there */
+    slot_ref slot;
+    uint64_t generation, version; /* of the tombstone; 0: there is none */
+};
+
+static int remove_slot(struct context *c, struct slot *s, uint64_t handle, struct removal *r)
 {
     for (;;) {
         uint64_t current;
@@ -622,24 +640,29 @@ static int remove_slot(struct context *c, struct slot *s, uint64_t handle)
         if (!CURRENT_BLOCK(current).at)
             return without_record(s, current);
         if (!b || b->handle != handle || !stands_in(c, s, current, b)) {
-            int result = remove_damaged(c, s, handle, current);
+            int result = r->only ? SESSTAB_CORRUPT : remove_damaged(c, s, handle, current);
             if (result != SESSTAB_CONFLICT)
                 return result;
             continue;
         }
-        if (current & CURRENT_TOMB)
+        if ((current & CURRENT_TOMB) || (r->only && r->only != b->generation))
             return SESSTAB_NOTFOUND;
+        if (r->only && b->bound_version)
+            return SESSTAB_EXISTS;
         bool stored = current & CURRENT_STORED;
         uint32_t player = b->player_hash, acked = b->flags & BLOCK_ACKED ? b->acked_hash : 0;
-        block_ref r = CURRENT_BLOCK(current), after = stored ? r : (block_ref){ 0 };
+        block_ref old = CURRENT_BLOCK(current), after = stored ? old : (block_ref){ 0 };
         uint64_t next = CURRENT_WORD(after, b->version + 1, stored ? CURRENT_STORED | CURRENT_TOMB : 0);
-        own_publish(&block_at(c->shm, r)->own);
+        own_publish(&block_at(c->shm, old)->own);
+        r->slot = slot_ref_of(c->shm, s);
+        r->generation = b->generation;
+        r->version = stored ? b->version + 1 : 0;
         if (!cas_exact(&s->current, current, next)) /* COMMIT: removed */
             continue;
         if (stored)
             announce(c, s);
         else
-            retire_old(c, r);
+            retire_old(c, old);
         collect_hints(c, s, player, acked);
         if (!stored)
             recover_bury(c, slot_ref_of(c->shm, s));
@@ -647,17 +670,68 @@ static int remove_slot(struct context *c, struct slot *s, uint64_t handle)
     }
 }
 
-int sesstab_remove(sesstab *t, uint64_t handle)
+static int remove_handle(struct context *c, uint64_t handle, struct removal *r)
 {
-    int result = SESSTAB_OK;
-    struct context *c = context_for(t, &result);
-    if (!c)
-        return result;
+    int result;
     do {
         rcu_enter(c);
         struct slot *s = index_lookup(c, handle);
-        result = s ? remove_slot(c, s, handle) : SESSTAB_NOTFOUND;
+        result = s ? remove_slot(c, s, handle, r) : SESSTAB_NOTFOUND;
         rcu_exit(c);
     } while (relieved(c, result));
     return result;
+}
+
+int sesstab_remove(sesstab *t, uint64_t handle)
+{
+    int result = SESSTAB_OK;
+    struct removal r = { 0 };
+    struct context *c = context_for(t, &result);
+    if (!c)
+        return result;
+    bool wait = change_waits(c, false);
+    result = remove_handle(c, handle, &r);
+    if (!wait || result != SESSTAB_OK || !r.version)
+        return result;
+    return change_await(t, &(struct wanted){ r.slot, handle, r.generation, r.version, TICKET_REMOVAL });
+}
+
+/* ---------------------------------------------------------------- inserting, and waiting ------ */
+
+/* Waits for a new session; S: its slot, NULL when it is gone already. */
+static int settle_insert(sesstab *t, struct slot *s, const struct draft *d)
+{
+    const struct block *h = &d->head;
+    int result = SESSTAB_NOTFOUND;
+    struct context *c = context_for(t, &result);
+    if (s && s != INDEX_DAMAGED)
+        result = change_await(t, &(struct wanted){ slot_ref_of(&t->shm, s), h->handle, h->generation,
+                                                    h->version, TICKET_CHANGE });
+    if (result != SESSTAB_REFUSED || !c)
+        return result;
+    int removed = remove_handle(c, h->handle, &(struct removal){ .only = h->generation });
+    return removed == SESSTAB_OK || removed == SESSTAB_NOTFOUND ? SESSTAB_REFUSED : SESSTAB_UNKNOWN;
+}
+
+int sesstab_insert(sesstab *t, uint64_t *handle, const sesstab_info *info)
+{
+    const sesstab_info none = { 0 };
+    struct draft d;
+    int result = SESSTAB_OK;
+    struct context *c = context_for(t, &result);
+    if (!c || (result = draft_of_info(c, info ? info : &none, &d)))
+        return result;
+    d.head.handle = *handle;
+    d.head.generation = atomic_fetch_add(&t->shm.header->next_generation, 1);
+    bool wait = change_waits(c, false);
+    struct slot *s = NULL;
+    do {
+        rcu_enter(c);
+        result = *handle ? session_insert(c, &d, d.head.connected_at, false)
+                         : insert_assigned(c, handle, &d);
+        if (wait && result == SESSTAB_OK)
+            s = index_lookup(c, *handle); /* NULL: it was removed just now */
+        rcu_exit(c);
+    } while (relieved(c, result));
+    return wait && result == SESSTAB_OK ? settle_insert(t, s, &d) : result;
 }

@@ -33,7 +33,8 @@
  *   Death      Any process may be killed at any instruction; the others go on.
  *   Blocking   Only sesstab_bind(), sesstab_unbind(), sesstab_flush(), sesstab_wait_ready() and
  *              sesstab_open() ever wait, each but the last no longer than the time it is given; an
- *              event loop starts bindings and polls for their answers instead.  A call that
+ *              event loop starts bindings and polls for their answers instead.  Where the mode or the
+ *              thread's class says so, other changes wait too: see sesstab_mode.  A call that
  *              finds no free memory may extend the segment by one step (64 KiB, some 40 µs), and one
  *              that can't may look for what the dead left, some milliseconds, before it fails.
  *   Results    0 (SESSTAB_OK) is success; every other value is listed under sesstab_error, and
@@ -130,10 +131,55 @@ SESSTAB_API const char *sesstab_error_detail(void);
 
 typedef struct sesstab sesstab;
 
+/*
+ * What a table has to do with Redis, for all its processes; it may be switched at any time, with
+ * sesstab_set_mode() or the tool sesstabctl.
+ *
+ *   SELECTIVE      bind and unbind wait for Redis, everything else is written behind
+ *   MEMORY         no Redis and no persister are needed: every change is final at once, nothing waits
+ *   WRITE_BEHIND   nothing waits: bind and unbind too answer OK at once
+ *   WRITE_THROUGH  insert, remove, set, delete, compare_and_set, increment and set_state wait as well, as
+ *                  long as sesstab_options.wait_ms says; touch never does
+ *
+ * A change that waits answers, besides what else it may:
+ *
+ *   OK       Redis has it.
+ *   REFUSED  Redis said no, and nothing of the change stands in the table: what was there before was
+ *            put back, unless somebody changed it again meanwhile.  (A binding is rolled back by the
+ *            persister, anything else by the call itself before it returns: a caller that is killed
+ *            in between leaves a change that nobody was told anything about, and which is written
+ *            behind.  Others may have seen it in the meantime, and Redis may have it until what was put
+ *            back is written.  An increment takes its DELTA away again, whoever changed the key on
+ *            top.  Of two changes of one key that are both refused, the later puts back what it found.)
+ *   UNKNOWN  the time is up, or the mode became MEMORY meanwhile, or what was refused could not be put
+ *            back (no memory; a new session that somebody has bound).  The change stands, pending.
+ *   NOTFOUND the session was removed while this call waited.
+ *
+ * What is answered OK without waiting is never rolled back: what is made on top of it and refused goes
+ * back to it.  A removal is never refused.
+ *
+ * Switching to MEMORY: the persister leaves Redis and writes nothing, still mends what the dead leave,
+ * and waits.  Who waits for Redis is told UNKNOWN.  Sessions that Redis holds and that are removed
+ * keep their places until the mode is another again.  Switching back: it connects, and all that Redis
+ * lacks is written; bindings that were made meanwhile are `pending` until then.  A table that was
+ * never loaded (made in mode MEMORY) loads what Redis holds then, and is not ready until it has: where
+ * both know a handle the table wins.  Nothing that a table has not loaded or written is ever removed.
+ */
+#define SESSTAB_MODES(X)                                                                           \
+    X(SELECTIVE, "selective")                                                                      \
+    X(MEMORY, "memory")                                                                            \
+    X(WRITE_BEHIND, "write-behind")                                                                \
+    X(WRITE_THROUGH, "write-through")
+
 typedef enum sesstab_mode {
-    SESSTAB_SELECTIVE = 0, /* bind and unbind wait for Redis, everything else is written behind  */
-    SESSTAB_MEMORY = 1     /* no Redis: every change is final at once                            */
+#define X(name, text) SESSTAB_##name,
+    SESSTAB_MODES(X)
+#undef X
+    SESSTAB_MODE_COUNT
 } sesstab_mode;
+
+/* "selective", "memory", "write-behind", "write-through"; "?" for a number that is none. */
+SESSTAB_API const char *sesstab_mode_name(int mode);
 
 typedef struct sesstab_options {
     bool create;            /* make the table if there is none                                    */
@@ -141,7 +187,9 @@ typedef struct sesstab_options {
                                segment that allows more than this is refused                      */
     uint32_t owner;         /* a user id that may own the segment, besides root and the caller    */
     int64_t group;          /* when created: the segment's group id; 0: the process's own         */
-    sesstab_mode mode;      /* when created                                                       */
+    sesstab_mode mode;      /* when created: the first one, see sesstab_set_mode()                */
+    uint32_t wait_ms;       /* how long a change that is not a binding waits in mode WRITE_THROUGH,
+                               when this handle makes it; 0: 5000                                 */
     uint64_t max_bytes;     /* when created: the sessions' memory never grows beyond, 128 KiB to
                                64 GiB; 0: 16 GiB.  Only address space is taken; memory is, as it
                                is needed                                                          */
@@ -158,17 +206,33 @@ typedef struct sesstab_options {
  * once get the same table: it appears complete or not at all.  *TABLE is owned by the process;
  * sesstab_close() gives it back.  Opening the same name twice gives two independent handles.
  *
- * An existing table keeps what it was created with; with `create`, another mode than asked for is
- * INVALID, so that nobody takes a table without Redis for one with it.
+ * An existing table keeps what it was created with, and its mode: who needs another one asks with
+ * sesstab_table_mode(), and switches it.
  *
- * OK · INVALID (name, option, or mode) · NOTFOUND (no such table, and not asked to create) · PERMISSION ·
+ * OK · INVALID (name or option) · NOTFOUND (no such table, and not asked to create) · PERMISSION ·
  * NOTATABLE · WRONGVERSION · NOSPACE · NOMEMORY (address space) · LIMIT · UNSUPPORTED (locks or
  * membarrier do not work here) · STALE (unlinked while opening) · SYSTEM.
  */
 SESSTAB_API int sesstab_open(const char *name, const sesstab_options *options, sesstab **table);
 
-/* What the table was created with. */
+/* The mode as it is now. */
 SESSTAB_API sesstab_mode sesstab_table_mode(sesstab *table);
+
+/*
+ * Switches it, for every process at once: calls that begin later follow it.  Needs neither Redis nor a
+ * persister, and does not wait for them.  OK (also when it is that already) · INVALID.
+ */
+SESSTAB_API int sesstab_set_mode(sesstab *table, sesstab_mode mode);
+
+/*
+ * What the calling thread's changes do from here on, whatever the mode is, but for MEMORY, where nothing
+ * waits: BEHIND: nothing waits, as in mode WRITE_BEHIND.  SYNCHRONOUS: all wait, as in mode
+ * WRITE_THROUGH, those that are no bindings for TIMEOUT_MS (0: UNKNOWN at once); bind and unbind as
+ * long as they are told.  BY_MODE: as at first, and in a child after a fork.  For a single call, set it
+ * before and set it back after.  OK · INVALID (no class, negative time-out).
+ */
+typedef enum sesstab_class { SESSTAB_BY_MODE, SESSTAB_BEHIND, SESSTAB_SYNCHRONOUS } sesstab_class;
+SESSTAB_API int sesstab_set_class(sesstab *table, sesstab_class class_, int timeout_ms);
 
 /*
  * Leaves the table and frees the handle; sessions stay, those owned by this process become detached
@@ -197,7 +261,7 @@ SESSTAB_API int sesstab_attach(sesstab *table);
 
 /*
  * True when the persister has loaded Redis into the table: from then on what is not in the table
- * does not exist.  A table in mode MEMORY is always ready.  wait: OK · TIMEOUT.
+ * does not exist.  In mode MEMORY a table is always ready.  wait: OK · TIMEOUT.
  */
 SESSTAB_API bool sesstab_ready(sesstab *table);
 SESSTAB_API int sesstab_wait_ready(sesstab *table, int timeout_ms);
@@ -281,7 +345,8 @@ typedef struct sesstab_view {
  * Inserts a session, owned by the calling worker, in state CONNECTED.  *HANDLE is its number, chosen
  * by the caller, or 0 to let the table choose one and store it there.
  * OK · EXISTS (a live session has the handle; nothing changed) · INVALID (empty key, same key twice)
- * · TOOBIG · NOMEMORY · NOSPACE · STALE (the table had to grow and can't) · CORRUPT.
+ * · TOOBIG · NOMEMORY · NOSPACE · STALE (the table had to grow and can't) · CORRUPT; if it waits for
+ * Redis (see sesstab_mode) also REFUSED · UNKNOWN · NOTFOUND.
  */
 SESSTAB_API int sesstab_insert(sesstab *table, uint64_t *handle, const sesstab_info *info);
 
@@ -333,7 +398,8 @@ SESSTAB_API int sesstab_touch(sesstab *table, uint64_t handle, uint64_t now);
  * Sets the state, and stores the one before in *OLD unless that is NULL.  A bound session is
  * LOGGED_IN or DETACHED, an unbound one anything but LOGGED_IN: use sesstab_bind() and
  * sesstab_unbind().  The caller becomes the owner if the old state was DETACHED.
- * OK · NOTFOUND · INVALID (no state, or not one for this session) · NOMEMORY · NOSPACE · CORRUPT.
+ * OK · NOTFOUND · INVALID (no state, or not one for this session) · NOMEMORY · NOSPACE · CORRUPT; if it
+ * waits for Redis also REFUSED · UNKNOWN, and *OLD is stored then too.
  */
 SESSTAB_API int sesstab_set_state(sesstab *table, uint64_t handle, sesstab_state state,
                                   sesstab_state *old);
@@ -341,7 +407,8 @@ SESSTAB_API int sesstab_set_state(sesstab *table, uint64_t handle, sesstab_state
 /*
  * Removes the session: gone for every worker at once, and gone from Redis soon, even when this
  * process dies right after.  Allocates nothing; but to remove a damaged one that Redis may hold takes an
- * empty record.  OK · NOTFOUND · CORRUPT (the index is damaged) · NOMEMORY · NOSPACE (damaged ones only).
+ * empty record.  OK · NOTFOUND · CORRUPT (the index is damaged) · NOMEMORY · NOSPACE (damaged ones
+ * only); if it waits for Redis also UNKNOWN: it is gone from the table, and not yet from Redis.
  */
 SESSTAB_API int sesstab_remove(sesstab *table, uint64_t handle);
 
@@ -356,7 +423,8 @@ SESSTAB_API uint32_t sesstab_self(sesstab *table);
 /*
  * Each key's value has a version of its own: the session's version at the change that set it.
  * All four: OK · NOTFOUND (no such session) · INVALID (empty key) · TOOBIG · NOMEMORY · NOSPACE ·
- * CORRUPT.
+ * CORRUPT; if they wait for Redis (see sesstab_mode) also REFUSED · UNKNOWN.  With UNKNOWN a version or sum
+ * is stored as with OK.
  */
 
 /* Sets KEY to LENGTH bytes at VALUE. */
@@ -410,7 +478,7 @@ SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position
  *   NOTFOUND there is no such session, or it was removed while this call waited.
  *   INVALID (no player, negative time-out) · TOOBIG · NOMEMORY · NOSPACE · CORRUPT: nothing changed.
  *
- * In mode MEMORY the answer is OK at once.
+ * In the modes MEMORY and WRITE_BEHIND, and for a thread of class BEHIND, the answer is OK at once.
  */
 SESSTAB_API int sesstab_bind(sesstab *table, uint64_t handle, const char *player, int timeout_ms);
 

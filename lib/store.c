@@ -62,6 +62,7 @@ struct store {
     bool tickets_left;                /* the last take had no room for all */
     struct scan scan;                 /* of the dirty bits */
     struct sweep sweep;
+    uint32_t mode;                    /* header.mode as this leader knows it */
     uint64_t damaged;
 };
 
@@ -74,8 +75,10 @@ static struct context *context_in(struct store *s)
 struct store *store_open(sesstab *table)
 {
     struct store *s = calloc(1, sizeof *s);
-    if (s)
+    if (s) {
         s->table = table;
+        s->mode = load_relaxed(&table->shm.header->mode);
+    }
     return s;
 }
 
@@ -108,8 +111,7 @@ void store_close(struct store *s)
 }
 
 uint64_t store_creation_id(const struct store *s) { return s->table->shm.creation_id; }
-bool store_is_ready(const struct store *s) { return sesstab_ready(s->table); }
-bool store_is_wanted(const struct store *s) { return s->table->shm.mode != MODE_MEMORY; }
+bool store_is_ready(const struct store *s) { return load_acquire(&s->table->shm.header->ready); }
 
 uint32_t store_incarnation(const struct store *s)
 {
@@ -117,6 +119,31 @@ uint32_t store_incarnation(const struct store *s)
 }
 
 /* ---------------------------------------------------------------- leadership ---------------- */
+
+static void sweep_everything(struct store *s);
+
+/*
+ *   announce:A    publish / light fence / load the mode: MEMORY, so that nobody is told
+ *   store_mode:E  load the mode: another / heavy fence / sweep
+ *                 without: a change made while the mode was MEMORY waits for the background sweep
+ */
+sesstab_mode store_mode(struct store *s, bool *switched)
+{
+    uint32_t word = load_acquire(&s->table->shm.header->mode);
+    *switched = word != s->mode;
+    if (*switched) {
+        s->mode = word;
+        if (!rcu_heavy_fence(&s->table->shm)) /* store_mode:E */
+            store_relaxed(&s->table->shm.header->sweep_wanted, 1);
+        sweep_everything(s);
+    }
+    return (sesstab_mode)MODE_OF(word);
+}
+
+void store_idle(struct store *s, int timeout_ms)
+{
+    futex_wait(&s->table->shm.header->mode, s->mode, timeout_ms);
+}
 
 static void sweep_everything(struct store *s)
 {
@@ -204,7 +231,8 @@ static bool urgent_work(const struct store *s)
 {
     const struct shm *shm = &s->table->shm;
     return s->tickets_left || any_bit(shm->urgent, THREADS / 64) ||
-           any_bit(shm->urgent + THREADS / 64, groups_used(shm));
+           any_bit(shm->urgent + THREADS / 64, groups_used(shm)) ||
+           load_relaxed(&shm->header->mode) != s->mode;
 }
 
 /* How many chunks of this round may have been swept by now; 0: no round is due. */
@@ -268,17 +296,44 @@ static void answer(struct store *s, unsigned index, uint64_t word, enum ticket_s
 }
 
 /*
- * What can be said about a ticket's version, with the record B on top and DURABLE in Redis.  A ticket
+ * What can be said about a binding's version, with the record B on top and DURABLE in Redis.  A ticket
  * may be posted long after its binding was published (its worker was stopped), so that versions alone
  * don't tell: the binding may have been rolled back, and another be durable by now.
  */
-static enum ticket_state judge(uint64_t version, const struct block *b, uint64_t durable)
+static enum ticket_state judge_binding(uint64_t version, const struct block *b, uint64_t durable)
 {
     if (b->bound_version < version || b->refused_version == version)
         return TICKET_REFUSED;
     if (version < b->refused_version)
         return TICKET_WAITING; /* a refusal lies between: who can't tell says unknown */
     return durable >= version ? TICKET_DURABLE : TICKET_WAITING;
+}
+
+static enum ticket_kind kind_of(const struct ticket *k)
+{
+    return (enum ticket_kind)load_relaxed(&k->kind);
+}
+
+static enum ticket_state judge(const struct ticket *k, const struct block *b, uint64_t durable)
+{
+    uint64_t version = load_relaxed(&k->version);
+    if (kind_of(k) == TICKET_BINDING)
+        return judge_binding(version, b, durable);
+    return durable >= version ? TICKET_DURABLE : TICKET_WAITING;
+}
+
+/*
+ * A removed session's slot holds B, NULL: nothing, or something damaged.  The tombstone leaves it when
+ * Redis has deleted the session; or it was revived before that, and the next session's write replaces
+ * what Redis has.
+ */
+static enum ticket_state judge_removal(const struct ticket *k, uint64_t current, const struct block *b,
+                                       uint64_t durable)
+{
+    if (!CURRENT_BLOCK(current).at || (b && b->handle != load_relaxed(&k->handle)))
+        return TICKET_DURABLE;
+    bool revived = b && b->generation != load_relaxed(&k->generation);
+    return revived && durable >= load_relaxed(&k->version) ? TICKET_DURABLE : TICKET_WAITING;
 }
 
 /* Answers the ticket if it can be answered already; WAITING if it can't. */
@@ -293,11 +348,14 @@ static enum ticket_state judge_ticket(struct store *s, struct context *c, const 
         rcu_extend(c);
     uint64_t current, word = load_acquire(&slot->durable);
     const struct block *b = record_in(c, slot, &current);
+    bool same_store = DURABLE_INCARNATION(word) == store_incarnation(s);
+    uint64_t durable = same_store ? DURABLE_VERSION(word) : 0;
+    if (kind_of(k) == TICKET_REMOVAL)
+        return judge_removal(k, current, b, durable);
     if (!b || (current & CURRENT_TOMB) || b->handle != load_relaxed(&k->handle) ||
         b->generation != load_relaxed(&k->generation))
         return TICKET_GONE;
-    bool same_store = DURABLE_INCARNATION(word) == store_incarnation(s);
-    return judge(load_relaxed(&k->version), b, same_store ? DURABLE_VERSION(word) : 0);
+    return judge(k, b, durable);
 }
 
 /* The words of a bitmap by ticket in which there ever was one: threads' first, then groups'.  They only
@@ -582,7 +640,7 @@ static const struct block *examine(struct store *s, struct context *c, struct sl
     image->generation = b->generation;
     image->version = b->version + tomb;
     image->bound_version = b->bound_version;
-    image->pending = record_pending(c->shm, word, b);
+    image->pending = record_unwritten(c->shm, word, b);
     image->last_seen = record_last_seen(slot, b);
     image->incarnation = incarnation;
     image->state = (sesstab_state)b->state;
@@ -652,6 +710,7 @@ struct speaking {
     const struct store_image *image;
     const struct block *record; /* that is current by now; NULL: the session is gone */
     bool refuse, found;
+    bool bindings_only;         /* of the rest of the image nothing is known */
     uint64_t kept;              /* see roll_back */
 };
 
@@ -662,16 +721,20 @@ static bool same_session(const struct ticket *k, const struct store_image *image
 }
 
 /* What the image's fate means for a ticket. */
-static enum ticket_state fate(const struct speaking *p, uint64_t version)
+static enum ticket_state fate(const struct speaking *p, const struct ticket *k)
 {
     const struct store_image *image = p->image;
-    if (version > image->version) /* a newer binding is not judged by it */
-        return TICKET_WAITING;
+    uint64_t version = load_relaxed(&k->version);
+    enum ticket_kind kind = kind_of(k);
+    if (version > image->version || (p->bindings_only && kind != TICKET_BINDING))
+        return TICKET_WAITING; /* a newer change is not judged by it */
     if (image->kind == STORE_DELETE)
-        return TICKET_GONE;
+        return kind == TICKET_REMOVAL ? TICKET_DURABLE : TICKET_GONE;
+    if (kind != TICKET_BINDING)
+        return kind == TICKET_CHANGE ? TICKET_DURABLE : TICKET_WAITING;
     if (p->refuse && p->record) /* what it was rolled back to is not refused, even if it asks late */
         return version <= image->bound_version && version > p->kept ? TICKET_REFUSED : TICKET_WAITING;
-    return p->record ? judge(version, p->record, image->version) : TICKET_GONE;
+    return p->record ? judge_binding(version, p->record, image->version) : TICKET_GONE;
 }
 
 static bool speak(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
@@ -679,7 +742,7 @@ static bool speak(struct store *s, unsigned index, struct ticket *k, uint64_t wo
     struct speaking *p = context;
     if (!same_session(k, p->image))
         return true;
-    enum ticket_state state = fate(p, load_relaxed(&k->version));
+    enum ticket_state state = fate(p, k);
     if (state != TICKET_WAITING)
         answer(s, index, word, state);
     return true;
@@ -689,13 +752,20 @@ static bool see_waiting(struct store *s, unsigned index, struct ticket *k, uint6
 {
     struct speaking *p = context;
     (void)s, (void)index, (void)word;
-    p->found |= same_session(k, p->image);
+    p->found |= same_session(k, p->image) && (!p->bindings_only || kind_of(k) == TICKET_BINDING);
     return true;
 }
 
 bool store_waited_for(struct store *s, const struct store_image *image)
 {
     struct speaking p = { .image = image };
+    each_chained(s, image, see_waiting, &p);
+    return p.found;
+}
+
+bool store_binding_waited_for(struct store *s, const struct store_image *image)
+{
+    struct speaking p = { .image = image, .bindings_only = true };
     each_chained(s, image, see_waiting, &p);
     return p.found;
 }
@@ -718,7 +788,8 @@ static int edit_acked(struct context *c, const struct change *change, struct dra
 {
     const struct store_image *image = arguments;
     struct block *h = &d->head;
-    if (h->bound_version <= image->bound_version || change->acked)
+    if (h->bound_version <= image->bound_version || change->acked ||
+        ((h->flags & BLOCK_ACKED) && d->acked_version >= image->bound_version))
         return CHANGE_NONE;
     size_t length = strlen(image->player);
     h->flags |= BLOCK_ACKED;
@@ -845,7 +916,41 @@ void store_ack(struct store *s, const struct store_image *image)
         store_retry(s, image);
 }
 
+void store_ack_binding(struct store *s, const struct store_image *image)
+{
+    struct context *c = context_in(s);
+    uint64_t current;
+    const struct block *b;
+    if (!c)
+        return;
+    struct speaking p = { .image = image, .bindings_only = true };
+    rcu_enter(c);
+    struct slot *slot = slot_for(c, image, &current, &b);
+    bool said = !slot || !image->pending || secure_binding(c, slot, image);
+    if (said) {
+        p.record = slot && slot_for(c, image, &current, &b) ? b : NULL;
+        each_chained(s, image, speak, &p);
+    }
+    rcu_exit(c);
+}
+
 /* ---------------------------------------------------------------- refusing ------------------ */
+
+static bool deny(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
+{
+    struct speaking *p = context;
+    uint64_t version = load_relaxed(&k->version);
+    if (kind_of(k) == TICKET_CHANGE && same_session(k, p->image) && version <= p->image->version &&
+        version > p->kept)
+        answer(s, index, word, TICKET_REFUSED);
+    return true;
+}
+
+void store_deny(struct store *s, const struct store_image *image, uint64_t held)
+{
+    struct speaking p = { .image = image, .kept = held };
+    each_chained(s, image, deny, &p);
+}
 
 struct roll_back {
     const struct store_image *image;
@@ -871,7 +976,7 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
     h->player_length = acked ? h->acked_length : 0;
     h->player_hash = acked ? h->acked_hash : 0;
     h->state = acked ? h->acked_state : SESSTAB_CONNECTED;
-    h->flags &= (uint8_t)~BLOCK_ACKED;
+    h->flags = (uint8_t)((h->flags & ~BLOCK_ACKED) | BLOCK_FINAL);
     h->refused_version = h->bound_version;
     h->bound_version = r->kept;
     return SESSTAB_OK;
@@ -892,8 +997,9 @@ bool store_refuse(struct store *s, const struct store_image *image)
     if (slot && (current & CURRENT_TOMB))
         slot = NULL; /* removed: those who wait are told so */
     if (slot && (DURABLE_VERSION(load_acquire(&slot->durable)) >= image->bound_version ||
-                 ((current & CURRENT_ACKED) && b->bound_version == image->bound_version))) {
-        rcu_exit(c); /* it was durable once, whatever became of Redis since: that stays said */
+                 (b->bound_version == image->bound_version &&
+                  ((current & CURRENT_ACKED) || (b->flags & BLOCK_FINAL))))) {
+        rcu_exit(c); /* OK was said once, whatever became of Redis since: that stays said */
         return false;
     }
     if (slot) {
@@ -911,8 +1017,8 @@ bool store_refuse(struct store *s, const struct store_image *image)
     if (result != SESSTAB_OK && result != CHANGE_NONE && result != SESSTAB_NOTFOUND)
         return false;
     add_relaxed(&c->shm->header->refusals, 1);
-    struct speaking p = { .image = image, .refuse = true, .record = slot ? b : NULL,
-                          .kept = r.kept };
+    struct speaking p = { .image = image, .refuse = true, .bindings_only = true,
+                          .record = slot ? b : NULL, .kept = r.kept };
     each_chained(s, image, speak, &p);
     store_let_go(s, image);
     collect_urgent(s); /* who posted before the roll-back is told now, who comes later is judged */

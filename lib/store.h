@@ -17,7 +17,8 @@
  *       leader's hands (an image neither acked nor retried), or is found by the sweep.
  *   S2  A slot that changes again while it is in hands may be given out again; each image is true of
  *       the moment when it was read, and they are to be written and acked in the order of reading.
- *   S3  A ticket is answered DURABLE only by store_ack(), REFUSED only after the roll-back.
+ *   S3  A ticket is answered DURABLE only by store_ack() (that of a binding also by
+ *       store_ack_binding()), that of a binding REFUSED only after the roll-back.
  *   S4  A ticket for which an image was taken is the image's until its end: store_ack(), store_refuse()
  *       that succeeded, store_retry(), store_forget() or store_let_go(), as often as one likes.
  *       What is not answered then waits again.
@@ -70,8 +71,16 @@ bool store_lead(struct store *store);
 /* The table's identity and the store's incarnation, as they go into Redis's epoch key. */
 uint64_t store_creation_id(const struct store *store);
 uint32_t store_incarnation(const struct store *store);
-bool store_is_ready(const struct store *store);
-bool store_is_wanted(const struct store *store); /* false: the table is in mode MEMORY */
+bool store_is_ready(const struct store *store); /* the table is loaded */
+
+/*
+ * The table's mode; *SWITCHED: it was switched since the last call.  Then everything is looked at again,
+ * for what was made while the mode was MEMORY and announced to nobody.
+ */
+sesstab_mode store_mode(struct store *store, bool *switched);
+
+/* Sleeps until the mode is switched, at most TIMEOUT_MS. */
+void store_idle(struct store *store, int timeout_ms);
 
 /*
  * Sleeps until there is work, at most TIMEOUT_MS.  DEEP: any change wakes; else only urgent work
@@ -107,8 +116,9 @@ void store_let_go(struct store *store, const struct store_image *image);
  * too, for what it has answered.) */
 void store_wake(struct store *store);
 
-/* True while a ticket for which IMAGE was taken waits. */
+/* True while a ticket for which IMAGE was taken waits; and for its binding. */
 bool store_waited_for(struct store *store, const struct store_image *image);
+bool store_binding_waited_for(struct store *store, const struct store_image *image);
 
 /*
  * Redis has acknowledged the image: it is durable; its tickets are answered; a tombstone that
@@ -117,10 +127,23 @@ bool store_waited_for(struct store *store, const struct store_image *image);
 void store_ack(struct store *store, const struct store_image *image);
 
 /*
- * Redis said no to an image that tickets wait for: rolls the binding back to the last acknowledged
+ * Redis has the binding of an image that is not acknowledged as a whole (its metadata was refused): the
+ * tickets of bindings are answered, and it is never rolled back.  The session stays dirty.
+ */
+void store_ack_binding(struct store *store, const struct store_image *image);
+
+/*
+ * Redis said no: the tickets of other changes than bindings in IMAGE are answered REFUSED, but for those
+ * up to version HELD, which an earlier attempt may have brought to Redis.  Each of their callers takes
+ * its change back.  The session stays dirty.
+ */
+void store_deny(struct store *store, const struct store_image *image, uint64_t held);
+
+/*
+ * Redis said no to an image whose binding is waited for: rolls the binding back to the last acknowledged
  * one, on top of whatever is current, then answers the tickets REFUSED.  False: it could not (no
- * memory), or may not (this binding was acknowledged once, and Redis has lost it since); nothing was
- * answered.  The session stays dirty.
+ * memory), or may not (this binding was acknowledged once, and Redis has lost it since, or its caller was
+ * told OK without waiting); nothing was answered.  The session stays dirty.
  */
 bool store_refuse(struct store *store, const struct store_image *image);
 

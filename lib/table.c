@@ -9,15 +9,17 @@
 #include "shm/wait.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #define DEFAULT_BYTES (UINT64_C(16) << 30)
 
 static int bad_option(const sesstab_options *o)
 {
-    if (o->mode != SESSTAB_SELECTIVE && o->mode != SESSTAB_MEMORY)
-        return shm_fail(EINVAL, "options.mode %d is none of SESSTAB_SELECTIVE, SESSTAB_MEMORY",
-                        (int)o->mode);
+    if ((unsigned)o->mode >= SESSTAB_MODE_COUNT)
+        return shm_fail(EINVAL, "options.mode %d is no sesstab_mode", (int)o->mode);
+    if (o->wait_ms > INT_MAX)
+        return shm_fail(EINVAL, "options.wait_ms is above %d", INT_MAX);
     if (o->permissions & ~0777u)
         return shm_fail(EINVAL, "options.permissions %o is more than an access mode",
                         (unsigned)o->permissions);
@@ -41,23 +43,12 @@ static struct segment_options segment_options_of(const sesstab_options *o)
         .owner = o->owner,
         .group = (gid_t)o->group,
         .group_given = o->group > 0,
-        .mode = o->mode == SESSTAB_MEMORY ? MODE_MEMORY : MODE_SELECTIVE,
+        .mode = (enum header_mode)o->mode,
         .ring_entries = o->ring_entries ? o->ring_entries : RING_ENTRIES_MAX,
         .max_chunks = (uint32_t)((o->max_bytes ? o->max_bytes : DEFAULT_BYTES) / CHUNK_BYTES),
         .first_version = o->first_version ? o->first_version : 1,
         .full_fences = o->full_fences,
     };
-}
-
-/* An existing table keeps its mode: who relies on another must not be told that all is well. */
-static int check_mode(const sesstab_options *o, const struct shm *shm)
-{
-    bool memory = shm->mode == MODE_MEMORY;
-    if (!o->create || memory == (o->mode == SESSTAB_MEMORY))
-        return 0;
-    return shm_fail(EINVAL, "%s was made in mode %s, and options ask for the other: open it without "
-                    "`create`, ask for its mode, or remove it", shm->path,
-                    memory ? "SESSTAB_MEMORY (no Redis)" : "SESSTAB_SELECTIVE");
 }
 
 static int open_table(const char *name, const struct segment_options *o, sesstab *t)
@@ -94,11 +85,8 @@ int sesstab_open(const char *name, const sesstab_options *options, sesstab **tab
         return error_of(shm_fail(ENOMEM, "out of memory"));
     }
     struct segment_options o = segment_options_of(options);
+    t->wait_ms = (int)options->wait_ms;
     error = open_table(name, &o, t);
-    if (!error && (error = check_mode(options, &t->shm))) {
-        worker_close(&t->shm);
-        segment_close(&t->shm);
-    }
     if (error) {
         tickets_close(t);
         free(t);
@@ -119,9 +107,40 @@ void sesstab_close(sesstab *t)
     free(t);
 }
 
+/* ---------------------------------------------------------------- mode ---------------------- */
+
+#define X(name, text) _Static_assert((int)SESSTAB_##name == (int)MODE_##name, "one numbering");
+SESSTAB_MODES(X)
+#undef X
+
 sesstab_mode sesstab_table_mode(sesstab *t)
 {
-    return t->shm.mode == MODE_MEMORY ? SESSTAB_MEMORY : SESSTAB_SELECTIVE;
+    return (sesstab_mode)shm_mode(&t->shm);
+}
+
+/*
+ * Killed behind the CAS, it has switched: the sleepers wake by themselves within a slice (H11), and
+ * what workers had in hand by the old mode is the leader's to find (store_mode:E).
+ */
+int sesstab_set_mode(sesstab *t, sesstab_mode mode)
+{
+    int result = SESSTAB_OK;
+    struct header *h = t->shm.header;
+    struct context *c = context_for(t, &result);
+    if ((unsigned)mode >= SESSTAB_MODE_COUNT)
+        return SESSTAB_INVALID;
+    if (!c)
+        return result;
+    uint32_t seen = load_relaxed(&h->mode);
+    do
+        if (MODE_OF(seen) == (enum header_mode)mode)
+            return SESSTAB_OK;
+    while (!atomic_compare_exchange_strong(&h->mode, &seen, /* COMMIT: switched */
+                                           MODE_WORD(MODE_SWITCHES(seen) + 1, mode)));
+    futex_wake_all(&h->mode);
+    futex_wake_all(&h->ready);
+    announce_wake(c, true);
+    return SESSTAB_OK;
 }
 
 int sesstab_unlink(const char *name)
@@ -140,7 +159,7 @@ int sesstab_attach(sesstab *t)
 
 bool sesstab_ready(sesstab *t)
 {
-    return load_acquire(&t->shm.header->ready);
+    return load_acquire(&t->shm.header->ready) || shm_mode(&t->shm) == MODE_MEMORY;
 }
 
 int sesstab_wait_ready(sesstab *t, int timeout_ms)

@@ -24,6 +24,7 @@
 struct sesstab {
     struct shm shm;
     struct tickets *tickets; /* the process's side of them: lib/ticket.c */
+    int wait_ms;             /* as in sesstab_options */
 };
 
 /* errno value of shm/ -> sesstab_error */
@@ -107,9 +108,11 @@ struct change {
     const struct block *old;    /* the record that is being replaced                               */
     uint64_t durable;           /* the slot's durable word, read before the record                 */
     uint64_t version;           /* that the change will have, or has                               */
+    uint64_t generation;        /* of the session                                                  */
     bool pending;               /* the old record's binding waits for Redis                        */
-    bool acked;                 /* it was acknowledged once; pending all the same if Redis has
-                                   lost it since, but nothing to be rolled back any more           */
+    bool acked;                 /* it was acknowledged once, or its caller was told OK at once;
+                                   pending all the same if Redis lacks it, but nothing to be
+                                   rolled back any more                                            */
 };
 
 /*
@@ -132,10 +135,10 @@ int session_change_slot(struct context *c, struct slot *s, uint64_t handle, chan
 /* The next version's draft gets what every change must set. */
 void draft_next(struct context *c, const struct change *change, struct draft *d);
 
-/* Binds the draft to PLAYER (state LOGGED_IN) or, "", to nobody (CONNECTED); keeps what to roll
- * back to. */
+/* Binds the draft to PLAYER (state LOGGED_IN) or, "", to nobody (CONNECTED).  FINAL: for good; else
+ * it keeps what to roll back to. */
 void draft_bind(struct context *c, const struct change *change, struct draft *d, const char *player,
-                sesstab_state state);
+                sesstab_state state, bool final);
 
 /* Copies TEXT's length to *LENGTH if it is at most MAX; NULL counts as "". */
 bool text_fits(const char **text, size_t max, uint8_t *length);
@@ -151,6 +154,30 @@ void announce(struct context *c, struct slot *s);
 
 /* Wakes the persister; URGENT: also from its short sleep. */
 void announce_wake(struct context *c, bool urgent);
+
+/* ---------------------------------------------------------------- waiting ------------------- */
+
+/* Whether a change of the calling thread is to wait now. */
+static inline bool change_waits(const struct context *c, bool binding)
+{
+    enum header_mode mode = shm_mode(c->shm);
+    if (mode == MODE_MEMORY || unlikely(c->class != SESSTAB_BY_MODE))
+        return mode != MODE_MEMORY && c->class == SESSTAB_SYNCHRONOUS;
+    return mode == MODE_WRITE_THROUGH || (binding && mode == MODE_SELECTIVE);
+}
+
+/* Posts a ticket and waits, as long as the thread's class, or else the table's options, say; as
+ * ticket_await(). */
+struct wanted;
+int change_await(sesstab *t, const struct wanted *wanted);
+
+/*
+ * Waits for a change that was just published.  If Redis refuses it UNDO takes it back: an edit that
+ * returns CHANGE_NONE where nothing of the change stands any more.  As ticket_await(); REFUSED only when
+ * nothing of it stands.
+ */
+int change_settle(sesstab *t, uint64_t handle, const struct change *change, change_fn *undo,
+                  void *arguments);
 
 /* ---------------------------------------------------------------- players ------------------- */
 

@@ -60,6 +60,7 @@ uint64_t ticket_post(struct context *c, unsigned index, const struct wanted *wan
     store_relaxed(&k->handle, wanted->handle);
     store_relaxed(&k->generation, wanted->generation);
     store_relaxed(&k->version, wanted->version);
+    store_relaxed(&k->kind, wanted->kind);
     store_relaxed(&k->posted_at, shm_now());
     uint64_t waiting = TICKET_WORD(TICKET_SEQ(load_relaxed(&k->word)) + 1, TICKET_WAITING);
     atomic_store(&k->word, waiting); /* COMMIT: the ticket waits */
@@ -80,7 +81,7 @@ int ticket_await(struct context *c, uint64_t waiting, int timeout_ms)
             return verdict(TICKET_STATE(word));
         }
         int64_t left = deadline - monotonic_ms();
-        if (left <= 0) {
+        if (left <= 0 || shm_mode(c->shm) == MODE_MEMORY) {
             if (cas(&k->word, &word, idle)) /* COMMIT: nobody will answer any more */
                 return SESSTAB_UNKNOWN;
             continue;

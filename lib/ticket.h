@@ -44,12 +44,14 @@ _Static_assert(SESSTAB_TICKETS_MAX == GROUPS * GROUP_TICKETS, "as the manual say
 struct wanted {
     slot_ref slot;
     uint64_t handle, generation, version;
+    enum ticket_kind kind;
 };
 
 /* Posts the ticket INDEX, which is the caller's and idle; its word. */
 uint64_t ticket_post(struct context *c, unsigned index, const struct wanted *wanted);
 
-/* Waits for the thread's own ticket, whose word is WAITING: OK · REFUSED · NOTFOUND · UNKNOWN. */
+/* Waits for the thread's own ticket, whose word is WAITING: OK · REFUSED · NOTFOUND · UNKNOWN (the time is
+ * up, or the mode is MEMORY now). */
 int ticket_await(struct context *c, uint64_t waiting, int timeout_ms);
 
 /* The process's side; NULL: out of memory. */

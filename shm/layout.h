@@ -188,7 +188,11 @@ struct block {
     uint32_t acked_hash;     /* of the last acknowledged player, if ACKED                        */
     uint32_t size;           /* bytes used, this struct included                                 */
 };
-enum { BLOCK_ACKED = 1, ACKED_VERSION_BYTES = 8 };
+/*
+ * ACKED: it names the last acknowledged player, to go back to.  FINAL: the binding in it is never
+ * rolled back, because it was acknowledged, or because its caller was told OK without waiting.
+ */
+enum { BLOCK_ACKED = 1, BLOCK_FINAL = 2, ACKED_VERSION_BYTES = 8 };
 _Static_assert(sizeof(struct block) == 112, "strings begin at 112");
 _Static_assert(offsetof(struct block, handle) == 16, "a block's words lie where the picture says");
 _Static_assert(offsetof(struct block, born_version) == 64, "what a look needs first is one cache line");
@@ -300,6 +304,12 @@ enum ticket_state { TICKET_IDLE, TICKET_WAITING, TICKET_DURABLE, TICKET_REFUSED,
 #define TICKET_WORD(seq, state) ((uint64_t)(seq) << 32 | (uint32_t)(state))
 #define TICKET_STATE(w) ((enum ticket_state)(uint32_t)(w))
 #define TICKET_SEQ(w) ((uint32_t)((w) >> 32))
+/*
+ * What is waited for.  BINDING: `version` names it, and only the persister rolls it back, before it says
+ * REFUSED.  CHANGE: the session at `version` or later; who is told REFUSED takes it back.  REMOVAL:
+ * `version` is the tombstone's; never refused.
+ */
+enum ticket_kind { TICKET_BINDING, TICKET_CHANGE, TICKET_REMOVAL };
 struct ticket {
     atomic_u64 word;
     atomic_u32 slot;       /* slot_ref                                                            */
@@ -307,7 +317,8 @@ struct ticket {
     atomic_u64 handle, generation;
     atomic_u64 version;    /* durable at or above this is DURABLE                                 */
     atomic_u64 posted_at;  /* ms                                                                  */
-    uint64_t unused[2];
+    atomic_u64 kind;       /* enum ticket_kind                                                    */
+    uint64_t unused;
 };
 _Static_assert(sizeof(struct ticket) == 64, "tickets do not share cache lines");
 _Static_assert(GROUP_TICKETS * sizeof(struct ticket) == PAGE_BYTES, "a group is backed as one page");
@@ -323,7 +334,12 @@ struct index_head {
     atomic_u64 unused[7];
 };
 
-enum header_mode { MODE_SELECTIVE = 0, MODE_MEMORY = 1 };
+/* The mode: {switches so far 30, mode 2}, so that a leader that was stopped meanwhile notices that there
+ * was another one in between. */
+enum header_mode { MODE_SELECTIVE, MODE_MEMORY, MODE_WRITE_BEHIND, MODE_WRITE_THROUGH };
+#define MODE_OF(word) ((enum header_mode)((word) & 3))
+#define MODE_SWITCHES(word) ((uint32_t)(word) >> 2)
+#define MODE_WORD(switches, mode) ((uint32_t)(switches) << 2 | (uint32_t)(mode))
 
 #define CACHE_LINE _Alignas(64)
 
@@ -338,7 +354,6 @@ struct header {
     uint64_t created_at;          /* ms                                                           */
     uint8_t boot_id[16];
     uint32_t max_chunks;          /* fixes every area's offset                                    */
-    uint32_t mode;                /* enum header_mode                                             */
     uint32_t full_fences;         /* 1: no membarrier; every reader pays                          */
     uint32_t ring_entries;
     uint64_t first_version;
@@ -363,9 +378,10 @@ struct header {
     atomic_u32 sweep_wanted;      /* somebody died: look at every session                         */
     CACHE_LINE atomic_u32 ready;  /* 1: what is not here does not exist; futex                    */
     atomic_u32 incarnation;       /* of the store, 1 to 65535; raised when it lost data           */
+    atomic_u32 mode;              /* MODE_WORD; futex                                             */
+    atomic_u32 unused;
     atomic_u64 leader;            /* worker_id of the leading persister; for people               */
     atomic_u64 store_down_since;  /* ms; 0: connected.  For people                                */
-    atomic_u64 unused;
 
     /* Counters for people, relaxed, added to rarely. */
     CACHE_LINE atomic_u64 deaths, recovered, durable_writes, refusals, detached, swept;
@@ -416,7 +432,7 @@ static inline uint64_t layout_fingerprint(void)
         sizeof(struct slot), sizeof(struct block), sizeof(struct metadata),
         offsetof(struct header, era), offsetof(struct header, committed),
         offsetof(struct header, handles), offsetof(struct header, sleeping),
-        offsetof(struct header, ready), offsetof(struct header, deaths),
+        offsetof(struct header, ready), offsetof(struct header, mode), offsetof(struct header, deaths),
         offsetof(struct slot, current), offsetof(struct slot, durable),
         offsetof(struct block, slot), offsetof(struct block, metadata_count), layout_hash(1, 1),
         offsetof(struct ring, entries), offsetof(struct chunk, dirty),

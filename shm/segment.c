@@ -197,7 +197,6 @@ static void point(struct shm *shm, uint8_t *base)
     shm->hash_seed = h->hash_seed;
     shm->max_chunks = h->max_chunks;
     shm->ring_entries = h->ring_entries;
-    shm->mode = h->mode;
     shm->full_fences = h->full_fences;
     shm->creation_id = h->creation_id;
 }
@@ -226,7 +225,6 @@ static void fill_header(struct header *h, const struct segment_options *o)
         close(fd);
     }
     h->max_chunks = o->max_chunks;
-    h->mode = o->mode;
     h->full_fences = o->full_fences || !membarrier_works();
     h->ring_entries = o->ring_entries;
     h->first_version = o->first_version;
@@ -236,7 +234,7 @@ static void fill_header(struct header *h, const struct segment_options *o)
     store_relaxed(&h->next_handle, 1);
     store_relaxed(&h->handles.buckets, INDEX_BUCKETS_MIN);
     store_relaxed(&h->players.buckets, INDEX_BUCKETS_MIN);
-    store_relaxed(&h->ready, h->mode == MODE_MEMORY);
+    store_relaxed(&h->mode, MODE_WORD(0, o->mode));
     store_relaxed(&h->incarnation, 1);
     h->magic = LAYOUT_MAGIC;
 }
@@ -333,7 +331,7 @@ static int check_header(const char *path, const struct header *h, uint64_t size)
         return shm_fail(EPROTO, "%s was laid out by another build (fingerprint %016llx, here %016llx)",
                         path, (unsigned long long)h->fingerprint,
                         (unsigned long long)layout_fingerprint());
-    if (h->max_chunks < 2 || h->max_chunks > CHUNKS_MAX || h->mode > MODE_MEMORY ||
+    if (h->max_chunks < 2 || h->max_chunks > CHUNKS_MAX ||
         h->ring_entries < 4 || h->ring_entries > RING_ENTRIES_MAX ||
         (h->ring_entries & (h->ring_entries - 1)) || load_relaxed(&h->committed) > h->max_chunks)
         return shm_fail(EBADMSG, "%s is damaged: its header holds impossible sizes", path);

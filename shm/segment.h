@@ -48,7 +48,7 @@ struct shm {
     atomic_u64 limit;        /* heap bytes known to be committed: a cache of header.committed       */
     atomic_u64 counted;      /* chunks by class so far; see heap.c, census_of()                    */
     uint64_t hash_seed;
-    uint32_t max_chunks, ring_entries, mode;
+    uint32_t max_chunks, ring_entries;
     bool full_fences;
 
     struct layout at;
@@ -63,13 +63,20 @@ struct shm {
     pthread_key_t key;       /* gives a thread's context back when it ends                         */
 };
 
+/* It may be switched at any time. */
+static inline enum header_mode shm_mode(const struct shm *shm)
+{
+    return MODE_OF(load_relaxed(&shm->header->mode));
+}
+
 struct segment_options {
     bool create;
     mode_t permissions;
     uid_t owner;
     gid_t group;
     bool group_given;
-    uint32_t mode, ring_entries, max_chunks;
+    enum header_mode mode;
+    uint32_t ring_entries, max_chunks;
     uint64_t first_version;
     bool full_fences;
 };

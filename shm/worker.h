@@ -70,6 +70,8 @@ struct context {
     uint32_t depth;             /* of read sections                                                */
     uint32_t thread_index;
     worker_id worker;
+    uint32_t class;             /* sesstab_class of this thread's changes, and how long they wait  */
+    int class_ms;
     struct search searches[CHUNK_CLASSES]; /* [0] for slots, then by class                         */
     uint64_t freed;             /* places that this thread has freed                                */
     int64_t relief_began, relief_ended; /* monotonic ms; see heap_relieve()                         */

@@ -362,13 +362,6 @@ static int serve_table(const struct settings *settings, sesstab *table, struct s
             log_event(LEVEL_ERROR, "failed", TEXT("reason", "out of memory"));
             return EXIT_FAILED;
         }
-        if (!store_is_wanted(store)) {
-            log_event(LEVEL_ERROR, "failed", TEXT("table", settings->table),
-                      TEXT("reason", "the table was made in memory mode: nothing is to be "
-                                     "persisted"));
-            store_close(store);
-            return EXIT_FAILED;
-        }
         enum ending ending = ENDING_STOPPED;
         if (stand_by(settings, store, &failed)) {
             struct huge *huge = settings->huge_pages ? huge_start(table) : NULL;

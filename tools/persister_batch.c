@@ -376,10 +376,10 @@ enum truth { IN_REDIS, NOT_IN_REDIS, CANNOT_TELL };
 
 /*
  * Whether Redis holds the binding of IMAGE, which it has just refused, from an earlier attempt
- * whose answer was lost (ours, or a dead leader's).  If so, *AS_STORED is the image as it is there.
+ * whose answer was lost (ours, or a dead leader's), or was refused in part.  *HELD is the version of the
+ * session's record there, 0: none.
  */
-static enum truth read_back(struct batch *batch, const struct store_image *image,
-                            struct store_image *as_stored)
+static enum truth read_back(struct batch *batch, const struct store_image *image, uint64_t *held)
 {
     struct session_key key;
     struct stored stored;
@@ -388,14 +388,11 @@ static enum truth read_back(struct batch *batch, const struct store_image *image
     enum truth truth = CANNOT_TELL;
     if (reply && (reply->type == REDIS_REPLY_ARRAY || redis_refusal(reply) == REFUSAL_TYPE))
         truth = NOT_IN_REDIS;
-    if (reply && parse_stored(reply, &stored) && stored.generation == image->generation &&
-        stored.version >= image->bound_version) {
+    *held = 0;
+    if (reply && parse_stored(reply, &stored) && stored.generation == image->generation)
+        *held = stored.version;
+    if (*held && *held >= image->bound_version)
         truth = IN_REDIS;
-        *as_stored = *image;
-        as_stored->last_seen = stored.last_seen;
-        if (stored.version < image->version)
-            as_stored->version = stored.version;
-    }
     freeReplyObject(reply);
     return truth;
 }
@@ -427,27 +424,37 @@ static void say_refused(struct batch *batch, const struct store_image *image,
               TEXT("kind", refusal_name(outcome->refusal)), TEXT("reason", outcome->error));
 }
 
-/* True when the tickets of image I are answered and the image is out of hands. */
+/* Who waits for other changes than a binding, of which an earlier attempt brought HELD to Redis. */
+static void deny(struct batch *batch, const struct store_image *image, uint64_t held)
+{
+    if (!store_waited_for(batch->store, image))
+        return;
+    store_deny(batch->store, image, held);
+    metric_add(METRIC_CHANGES_REFUSED, 1);
+}
+
+/*
+ * True when image I is out of hands, because its binding was rolled back.  A binding that is in Redis is
+ * told so; whether the rest of the image is, nothing here proves.
+ */
 static bool answer_refused(struct batch *batch, size_t i)
 {
     const struct store_image *image = &batch->hand.images[i];
-    struct store_image as_stored;
-    if (!image->urgent || image->kind == STORE_DELETE || batch->hand.outcomes[i].record_written ||
-        !store_waited_for(batch->store, image))
+    uint64_t held;
+    if (!image->urgent || image->kind == STORE_DELETE || !store_waited_for(batch->store, image))
         return false;
-    switch (read_back(batch, image, &as_stored)) {
-    case IN_REDIS:
-        store_ack(batch->store, &as_stored);
-        return true;
-    case NOT_IN_REDIS:
-        if (!store_refuse(batch->store, image))
-            return false;
-        say_refused(batch, image, &batch->hand.outcomes[i]);
-        return true;
-    case CANNOT_TELL:
-        break;
-    }
-    return false;
+    enum truth truth = batch->hand.outcomes[i].record_written ? IN_REDIS
+                                                              : read_back(batch, image, &held);
+    if (truth == CANNOT_TELL)
+        return false;
+    if (truth == IN_REDIS)
+        store_ack_binding(batch->store, image);
+    deny(batch, image, batch->hand.outcomes[i].record_written ? 0 : held);
+    if (truth == IN_REDIS || !store_binding_waited_for(batch->store, image) ||
+        !store_refuse(batch->store, image))
+        return false;
+    say_refused(batch, image, &batch->hand.outcomes[i]);
+    return true;
 }
 
 static void settle_refused(struct batch *batch, size_t i)

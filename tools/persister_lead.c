@@ -330,6 +330,46 @@ static void fenced(struct leader *l)
         redis_drop(&l->redis, "the lead was lost");
 }
 
+/* ---------------------------------------------------------------- mode ------------------- */
+
+/* Nobody wants Redis any more: gone, without its being a failure. */
+static void rest(struct leader *l)
+{
+    if (redis_connected(&l->redis)) {
+        fence_leave(&l->fence);
+        redis_drop(&l->redis, "mode memory");
+    }
+    compare_stop(&l->compare);
+    quarantine_release(&l->batch.quarantine);
+    round_begin(&l->batch.round);
+    l->up = false;
+    l->said[0] = '\0';
+    l->said_up = false;
+    l->retry_at = 0;
+    l->backoff_ms = BACKOFF_MIN_MS;
+}
+
+/* False: in mode MEMORY, in which this mends what the dead leave and waits for another mode. */
+static bool wanted(struct leader *l)
+{
+    bool switched;
+    sesstab_mode mode = store_mode(l->store, &switched);
+    if (switched) {
+        metric_add(METRIC_MODE_SWITCHES, 1);
+        log_event(LEVEL_INFO, "mode", TEXT("mode", sesstab_mode_name(mode)),
+                  TEXT("note", mode == SESSTAB_MEMORY ? "Redis is left as it is until the mode is "
+                                                        "another" : NULL));
+        if (mode == SESSTAB_MEMORY)
+            rest(l);
+    }
+    if (mode != SESSTAB_MEMORY)
+        return true;
+    store_connected(l->store, true); /* it is not missed */
+    store_take(l->store, NULL, 0, false);
+    store_idle(l->store, TICK_MS);
+    return false;
+}
+
 /* ---------------------------------------------------------------- serving ---------------- */
 
 static enum verdict check(struct leader *l)
@@ -497,9 +537,10 @@ static void flush(struct leader *l)
 
 static void leave(struct leader *l)
 {
-    if (l->ending == ENDING_STOPPED && !l->up && may_connect(l))
+    bool memory = sesstab_table_mode(l->table) == SESSTAB_MEMORY;
+    if (l->ending == ENDING_STOPPED && !l->up && !memory && may_connect(l))
         try_to_connect(l);
-    if (l->ending != ENDING_SUPERSEDED)
+    if (l->ending != ENDING_SUPERSEDED && !memory)
         flush(l);
     round_begin(&l->batch.round); /* gives back what it kept */
     fence_leave(&l->fence);
@@ -527,6 +568,7 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
     snprintf(creation, sizeof creation, "%016" PRIx64, store_creation_id(store));
     log_event(LEVEL_INFO, "leader", TEXT("table", settings->table), TEXT("creation", creation),
               NUMBER("incarnation", store_incarnation(store)),
+              TEXT("mode", sesstab_mode_name(sesstab_table_mode(table))),
               TEXT("ready", store_is_ready(store) ? "yes" : "no"));
     if (!prepare(&l))
         end(&l, ENDING_FAILED, "out of memory");
@@ -534,6 +576,8 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
         tick(&l);
         if (l.over)
             break;
+        if (!wanted(&l))
+            continue;
         if (!l.up) {
             connect_in_time(&l);
             continue;

@@ -14,7 +14,11 @@
     X(WRITES, counter, "sesstab_redis_writes_total", "",                                           \
       "Sessions written to Redis and acknowledged")                                                \
     X(DISCONNECTS, counter, "sesstab_redis_disconnects_total", "",                                 \
-      "Connections to Redis that were lost or dropped")
+      "Connections to Redis that were lost or dropped")                                           \
+    X(MODE_SWITCHES, counter, "sesstab_mode_switches_total", "",                                  \
+      "Switches of the table's mode that this leader has followed")                               \
+    X(CHANGES_REFUSED, counter, "sesstab_changes_refused_total", "",                              \
+      "Sessions whose waiting callers were told that Redis refused a change other than a binding")
 
 enum metric {
 #define X(constant, type, name, labels, help) METRIC_##constant,

@@ -18,7 +18,7 @@
 
 enum {
     TEXT_BYTES = 200,
-    HEADER_CHECKS = 7 /* spots of kind HEADER, besides the image's notes */
+    HEADER_CHECKS = 6 /* spots of kind HEADER, besides the image's notes */
 };
 
 enum verdict { FINE, ABANDONED, WRONG };

@@ -112,6 +112,8 @@ static enum verdict examine_ticket(struct check *c, struct spot spot, char *text
         return FINE;
     if (state > TICKET_GONE)
         return say(text, WRONG, "its state %" PRIu32 " is none", state);
+    if (t.kind > TICKET_REMOVAL)
+        return say(text, WRONG, "its kind %" PRIu64 " is none", (uint64_t)t.kind);
     if (!slot_place(c->image, (slot_ref){ t.slot }))
         return say(text, WRONG, "it waits for %" PRIu32 ", which is no slot", (uint32_t)t.slot);
     char user[WORKER_TEXT_BYTES], other[WORKER_TEXT_BYTES];
@@ -302,22 +304,19 @@ static bool header_right(struct check *c, uint64_t number, char *text)
     const struct header *h = &c->image->header;
     switch (number) {
     case 0:
-        snprintf(text, TEXT_BYTES, "mode %" PRIu32 " is none", h->mode);
-        return h->mode <= MODE_MEMORY;
-    case 1:
         snprintf(text, TEXT_BYTES, "full_fences is %" PRIu32, h->full_fences);
         return h->full_fences <= 1;
-    case 2:
+    case 1:
         snprintf(text, TEXT_BYTES, "rings of %" PRIu32 " entries", h->ring_entries);
         return h->ring_entries >= 4 && h->ring_entries <= RING_ENTRIES_MAX &&
                !(h->ring_entries & (h->ring_entries - 1));
-    case 3:
+    case 2:
         snprintf(text, TEXT_BYTES, "sleeping is %" PRIu32, h->sleeping);
         return h->sleeping <= 2;
-    case 4:
+    case 3:
         snprintf(text, TEXT_BYTES, "ready is %" PRIu32, h->ready);
         return h->ready <= 1;
-    case 5:
+    case 4:
         snprintf(text, TEXT_BYTES, "incarnation %" PRIu32 " is impossible", h->incarnation);
         return h->incarnation >= 1 && h->incarnation <= UINT16_MAX;
     default:

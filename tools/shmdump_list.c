@@ -22,7 +22,7 @@ static const char *binding(const struct image *image, const struct session *s)
         return "pending"; /* also of a session that was just unbound */
     if (s->player.length == 0)
         return "-";
-    return image->header.mode == MODE_SELECTIVE ? "durable" : "final";
+    return MODE_OF(image->header.mode) == MODE_MEMORY ? "final" : "durable";
 }
 
 /* ------------------------------------------------------------------ rows ------------------- */
@@ -306,7 +306,7 @@ static void print_durability(const struct image *image, const struct session *s)
 {
     uint64_t durable = s->slot.durable;
     printf("%-16s %" PRIu64 " (born %" PRIu64 ")\n", "version", s->version, s->block.born_version);
-    if (image->header.mode != MODE_SELECTIVE)
+    if (MODE_OF(image->header.mode) == MODE_MEMORY)
         return; /* there is no store */
     printf("%-16s %" PRIu64 " of incarnation %" PRIu32 "%s: %s\n", "durable version",
            DURABLE_VERSION(durable), DURABLE_INCARNATION(durable),

@@ -226,7 +226,7 @@ static void derive(const struct image *image, struct session *s)
         s->last_seen = s->block.connected_at;
     s->durable = same_store && durable_version >= s->version;
     s->touched = s->last_seen > s->slot.durable_seen;
-    s->pending = h->mode == MODE_SELECTIVE && s->block.bound_version > 0 && !tomb &&
+    s->pending = MODE_OF(h->mode) != MODE_MEMORY && s->block.bound_version > 0 && !tomb &&
                  (!same_store || s->block.bound_version > durable_version);
     s->dirty = slot_dirty(image, s->ref);
     s->kind = tomb ? SESSION_TOMB

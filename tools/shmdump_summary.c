@@ -108,11 +108,14 @@ static bool this_boot(const struct header *h)
     return same;
 }
 
-static const char *const mode_names[] = { "selective", "memory" };
-
 static const char *mode_name(const struct header *h)
 {
-    return h->mode < sizeof mode_names / sizeof *mode_names ? mode_names[h->mode] : "?";
+    return sesstab_mode_name(MODE_OF(h->mode));
+}
+
+static bool is_ready(const struct header *h)
+{
+    return h->ready == 1 || MODE_OF(h->mode) == MODE_MEMORY;
 }
 
 /* null: nobody could be asked. */
@@ -170,7 +173,7 @@ static cJSON *store_json(const struct summary *sum, uint64_t now)
 {
     const struct header *h = &sum->image->header;
     cJSON *o = must(cJSON_CreateObject());
-    must(cJSON_AddBoolToObject(o, "ready", h->ready == 1));
+    must(cJSON_AddBoolToObject(o, "ready", is_ready(h)));
     json_number(o, "incarnation", h->incarnation);
     json_time(o, "down_since", h->store_down_since);
     if (sum->leader.id)
@@ -251,7 +254,7 @@ static void print_sessions(const struct summary *sum)
     printf("pending      %" PRIu64 " bindings and unbindings wait for Redis\n", sum->pending);
     printf("tombstones   %" PRIu64 "\n", sum->tombstones);
     printf("dirty        %" PRIu64 "\n", sum->dirty);
-    if (sum->image->header.mode == MODE_SELECTIVE)
+    if (MODE_OF(sum->image->header.mode) != MODE_MEMORY)
         printf("not durable  %" PRIu64 ", and the last-seen time alone of %" PRIu64 " more\n",
                sum->not_durable, sum->touched);
     if (sum->damaged || sum->moving)
@@ -288,7 +291,7 @@ static void print_store(const struct summary *sum, uint64_t now)
                age_text(now, sum->waiting.oldest, age));
     else
         puts("tickets      none waiting");
-    printf("ready        %s\n", h->ready == 1 ? "yes" : "no");
+    printf("ready        %s\n", is_ready(h) ? "yes" : "no");
 }
 
 static void print_summary(const struct summary *sum)

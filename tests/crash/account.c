@@ -137,7 +137,7 @@ static void expect_nothing_waits(struct shm *shm)
     for (uint64_t i = 0; i < shm->header->committed; i++)
         for (unsigned k = 0; k < CHUNK_PAGES / 4; k++)
             check_equal(shm->chunks[i].dirty[k], 0);
-    check(shm->mode == MODE_MEMORY || !shm->header->overflow);
+    check(shm_mode(shm) == MODE_MEMORY || !shm->header->overflow);
 }
 
 /* ---------------------------------------------------------------- the account --------------- */

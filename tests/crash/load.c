@@ -80,7 +80,7 @@ static void get(struct load *l, uint64_t handle, int expected)
 /* Posts a binding and does not wait. */
 static void bind_at_once(struct load *l, uint64_t handle, const char *player)
 {
-    bool final = l->w->table->shm.mode == MODE_MEMORY;
+    bool final = shm_mode(&l->w->table->shm) == MODE_MEMORY;
     int result = TIMED(sesstab_bind(l->w->table, handle, player, 0));
     check_either(result, SESSTAB_OK, final ? SESSTAB_OK : SESSTAB_UNKNOWN);
 }

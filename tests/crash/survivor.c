@@ -123,7 +123,7 @@ static void inspect(struct world *w)
 /* In mode MEMORY nobody detaches what the dead owned last, until a load makes it the survivor's. */
 static bool is_detachable(const struct world *w)
 {
-    return w->table->shm.mode != MODE_MEMORY || (!w->stops && !w->early);
+    return shm_mode(&w->table->shm) != MODE_MEMORY || (!w->stops && !w->early);
 }
 
 /* C2 to C4, after recovery. */
@@ -296,7 +296,7 @@ void be_survivor(void *context)
     if (w->silent)
         check(freopen("/dev/null", "w", stderr) != NULL);
     arrive(w);
-    if (w->table->shm.mode != MODE_MEMORY)
+    if (shm_mode(&w->table->shm) != MODE_MEMORY)
         check((w->store = store_open(w->table)) != NULL);
     if (w->operation->flags & (ANSWERED | REFUSED))
         check(store_lead(w->store));
