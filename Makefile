@@ -31,15 +31,16 @@ ARCHIVE   := $(BUILD)/libsesstab.a
 SHARED    := $(BUILD)/libsesstab.so.0
 PERSISTER := $(BUILD)/persister
 SHMDUMP   := $(BUILD)/shmdump
+CTL       := $(BUILD)/sesstabctl
 MUSHD     := $(BUILD)/mushd
-TOOLS     := $(PERSISTER) $(SHMDUMP) $(MUSHD)
+TOOLS     := $(PERSISTER) $(SHMDUMP) $(CTL) $(MUSHD)
 
 TEST_SRC  := $(wildcard tests/*_test.c)
 TESTS     := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_OBJ  := $(filter-out $(TEST_SRC:%.c=$(BUILD)/%.o),$(call objects,tests/*.c))
 CPLUSPLUS := $(BUILD)/tests/cplusplus_check
 
-all: $(ARCHIVE) $(SHARED) $(TOOLS)  ## library, persister, shmdump, mushd
+all: $(ARCHIVE) $(SHARED) $(TOOLS)  ## library, persister, shmdump, sesstabctl, mushd
 
 tests: $(TESTS) $(CPLUSPLUS)
 
@@ -73,6 +74,8 @@ $(PERSISTER): $(call objects,tools/persister*.c tools/log.c) $(STATIC)
 	$(call link,-lhiredis)
 $(SHMDUMP): $(call objects,tools/shmdump*.c) $(STATIC)
 	$(call link,-lcjson)
+$(CTL): $(call objects,tools/sesstabctl.c) $(STATIC)
+	$(call link)
 $(MUSHD): $(call objects,docs/examples/*.c) $(STATIC)
 	$(call link,-levent_core)
 $(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_OBJ) $(STATIC)
@@ -90,14 +93,14 @@ check:  ## install what is missing, build, and run every test, with real process
 	@$(MAKE) -s all tests
 	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CHECKS) $(CPLUSPLUS)
 
-install: all  ## (as root) library, header, persister, shmdump, man pages
+install: all  ## (as root) library, header, persister, shmdump, sesstabctl, man pages
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin \
 	           $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 $(ARCHIVE) $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
 	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(PREFIX)/lib/libsesstab.so
 	install -m 644 lib/sesstab.h $(DESTDIR)$(PREFIX)/include/
-	install -m 755 $(PERSISTER) $(SHMDUMP) $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(PERSISTER) $(SHMDUMP) $(CTL) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 docs/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
