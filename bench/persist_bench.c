@@ -25,6 +25,7 @@ static const struct row {
 } rows[] = {
     { "bind", row_bind },
     { "callers", row_callers },
+    { "tickets", row_tickets },
     { "drain", row_drain },
     { "idle", row_idle },
     { "touches", row_touches },
@@ -41,7 +42,7 @@ static const struct argp_option options[] = {
     { "fill", OPTION_FILL, "N", 0, "Sessions that are loaded and written again (1000000)", 0 },
     { "json", OPTION_JSON, "FILE", 0, "Write the figures here as well", 0 },
     { "smoke", OPTION_SMOKE, 0, 0, "See that everything runs: small, short, nothing to judge", 0 },
-    { "row", OPTION_ROW, "NAME", 0, "Only bind, callers, drain, idle, touches or load", 1 },
+    { "row", OPTION_ROW, "NAME", 0, "Only bind, callers, tickets, drain, idle, touches or load", 1 },
     { 0 }
 };
 
@@ -135,7 +136,7 @@ static void print_notes(void)
         { "cpu-idle", "of one processor, while nobody does anything" },
         { "touches-*", "a million touches a second, and the writes that they become" },
         { "insert-*", "sessions come: until they are in the table, until Redis has them" },
-        { "tickets", "outstanding binds of one event loop: not measured, no call for it yet" },
+        { "tickets-N", "logins of one event loop with N outstanding; hset: 64 threads that wait" },
         { "compare", "a new persister compares Redis with a table that survived" },
         { "resync", "from the loss of all data (FLUSHALL) until Redis has everything again" },
         { "load", "from the persister's start until a fresh table is ready" },

@@ -19,14 +19,13 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { PAUSE_US = 2000 /* on average */, DIRECT_KEYS = 1000, NAME_BYTES = 32 };
+enum { PAUSE_US = 2000 /* on average */, DIRECT_KEYS = 1000 };
 
 /* ---------------------------------------------------------------- one call -------------- */
 
-/* Every player is a new one: a bind that changes nothing is no bind. */
-static void new_player(char player[NAME_BYTES])
+void new_player(char player[NAME_BYTES])
 {
-    static _Atomic uint64_t serial;
+    static _Atomic uint64_t serial = UINT32_MAX; /* above those of the sessions that are there */
     snprintf(player, NAME_BYTES, "#%" PRIu64 ":1234", atomic_fetch_add(&serial, 1) + 1);
 }
 
@@ -165,8 +164,7 @@ static void *call(void *context)
     return NULL;
 }
 
-/* Calls a second. */
-static double rate(struct stage *s, redisContext **connections, size_t count, unsigned ms)
+double rate_of_callers(struct stage *s, redisContext **connections, size_t count, unsigned ms)
 {
     struct crowd crowd = { .stage = s, .connections = connections };
     struct caller callers[CALLERS_MAX];
@@ -193,8 +191,8 @@ static void run_callers(struct stage *s, const struct plan *plan, redisContext *
     double bind[ROUNDS_MAX], hset[ROUNDS_MAX];
     char row[32];
     for (size_t round = 0; round < plan->rounds; round++) {
-        bind[round] = rate(s, NULL, count, plan->ms);
-        hset[round] = rate(s, connections, count, plan->ms);
+        bind[round] = rate_of_callers(s, NULL, count, plan->ms);
+        hset[round] = rate_of_callers(s, connections, count, plan->ms);
     }
     snprintf(row, sizeof row, "binds-by-%zu", count);
     struct figure f = { row, "sesstab", "per-s", s->sessions, plan->rounds, bind, hset };
