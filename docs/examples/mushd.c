@@ -24,7 +24,7 @@ enum {
     BACKOFF_MIN_MS = 100,      /* how soon a worker that died is replaced                         */
     BACKOFF_MAX_MS = 5000,     /* how late, when it keeps dying                                   */
     GRACE_MS = 3600 * 1000,    /* how long a detached session is kept for its player              */
-    STOP_MS = 2000,            /* what workers have to say goodbye, beside --bind-timeout         */
+    STOP_MS = 2000,            /* what workers have to say goodbye                                */
     MAIL_BYTES = 1 << 20       /* in a mailbox, if the system allows it                           */
 };
 
@@ -265,7 +265,7 @@ static void worker_stopped(int i, int status)
 
 static void stop_workers(void)
 {
-    uint64_t deadline = now_ms() + (uint64_t)options.bind_timeout + STOP_MS;
+    uint64_t deadline = now_ms() + STOP_MS;
     for (int i = 0; i < options.workers; i++)
         if (workers[i].pid)
             kill(workers[i].pid, SIGTERM);

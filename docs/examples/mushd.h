@@ -13,7 +13,7 @@
  *   open_table()         sesstab_open            once, in the parent; a forked worker just goes on
  *   accept_connection()  sesstab_insert          the table assigns the handle
  *   take_input()         sesstab_touch           any input counts as activity
- *   bind_thread()        sesstab_bind            waits for Redis, away from the event loop
+ *   start_login()        sesstab_start_bind      returns at once; take_answers() gets the answer
  *   take_over()          sesstab_by_player       what a dead worker left is picked up
  *   do_who()             sesstab_next            everybody, while others come and go
  *   deliver_to_all()     sesstab_find            the hot path: no lock, no system call, no copy
@@ -67,13 +67,17 @@ extern struct board *board;
 /* ------------------------------------------------------------------ mushd_worker.c -------- */
 
 struct bufferevent;
+struct event;
 struct connection {
     LIST_ENTRY(connection) link;
     struct bufferevent *stream;
     uint64_t handle;
     enum { TEXT, COMMAND, OPTION, SUBOPTION, SUBCOMMAND } telnet;
     bool overlong;             /* the line has become too long                                    */
-    bool binding;              /* a helper thread waits for Redis; meanwhile its input waits too  */
+    bool binding;              /* its login was started; until the answer its input waits too     */
+    uint64_t ticket;           /* of that login                                                   */
+    struct event *patience;    /* its timer                                                       */
+    char player[NAME_BYTES + 1];
     bool pending;              /* its login was answered UNKNOWN and is not resolved yet          */
     bool closing;              /* its session is gone; the last output is on its way              */
     unsigned dropped;          /* lines of output that it did not read in time                    */
@@ -91,7 +95,7 @@ extern int worker_number;
 __attribute__((format(printf, 2, 3))) void say_to(struct connection *c, const char *format, ...);
 void hang_up(struct connection *c, const char *farewell);
 
-/* Starts to bind C to PLAYER; login_answered() gets the answer. */
+/* Starts to bind C to PLAYER; login_answered() gets the answer, soon or at once. */
 void start_login(struct connection *c, const char *player);
 
 /* What workers send each other. */
@@ -108,7 +112,7 @@ bool post(int number, const struct message *m);
 
 void run_line(struct connection *c, char *line);
 
-/* sesstab_bind()'s answer for a login of C as PLAYER; and a later look at one that was UNKNOWN. */
+/* The answer for a login of C as PLAYER; and a later look at one that was UNKNOWN. */
 void login_answered(struct connection *c, const char *player, int answer);
 void settle_login(struct connection *c);
 

@@ -121,7 +121,7 @@ static void take_over(struct connection *c, const char *player)
     }
 }
 
-/* The three answers of a synchronous call, passed on truthfully. */
+/* The three answers that a binding can have, passed on truthfully. */
 void login_answered(struct connection *c, const char *player, int answer)
 {
     switch (answer) {

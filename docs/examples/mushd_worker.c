@@ -2,11 +2,12 @@
  * One worker of mushd: its sockets and its event loop.
  *
  *   clients     --> take_input() --> take_byte() --> run_line()     mushd_commands.c
- *   start_login --> a helper thread in sesstab_bind() --> take_answers() --> login_answered()
+ *   start_login --> sesstab_start_bind() ... persister ... --> take_answers() --> login_answered()
  *   post()      --> a mailbox, here or in another worker --> open_mail() --> deliver()
  *
- * Only the helper threads ever wait.  They touch nothing of the event loop: a login goes to them
- * and comes back through a pipe, and names its connection by handle, which may be gone by then.
+ * Nothing here ever waits.  A login is started; its answer comes through a descriptor of the table's,
+ * which the loop polls beside its sockets, and names its connection by handle, which may be gone by
+ * then.  How long a login may take is the loop's business: a timer, and sesstab_cancel().
  */
 #include "mushd.h"
 
@@ -16,9 +17,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/listener.h>
-#include <fcntl.h>
 #include <netdb.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +31,6 @@ enum {
     OUTPUT_BYTES = 64 * 1024,  /* unsent output of one client; beyond it, lines are dropped       */
     INPUT_BYTES = 8 * 1024,    /* unread input of one client; beyond it, TCP makes it wait        */
     BUCKETS = 1024,            /* of the hash from handle to connection                           */
-    HELPERS = 8,               /* threads that wait for Redis                                     */
     LINGER_S = 5               /* how long a closing client may take to read its last line        */
 };
 
@@ -88,6 +86,9 @@ void say_to(struct connection *c, const char *format, ...)
 /* The session ends, here and everywhere: no worker finds it any more, and Redis will forget it. */
 static void leave(struct connection *c)
 {
+    if (c->binding)
+        sesstab_cancel(table, c->ticket);
+    event_del(c->patience);
     sesstab_remove(table, c->handle);
     LIST_REMOVE(c, link);
     c->closing = true;
@@ -98,6 +99,7 @@ static void discard(struct connection *c)
     if (--mine->connections == 0 && stopping)
         event_base_loopbreak(base);
     bufferevent_free(c->stream);
+    event_free(c->patience);
     free(c);
 }
 
@@ -175,43 +177,49 @@ bool post(int number, const struct message *m)
 
 /* ---------------------------------------------------------------- logins ----------------- */
 
-struct login {
-    uint64_t handle, deadline;
-    int answer;
-    char player[NAME_BYTES + 1];
-};
+static void take_input(struct bufferevent *stream, void *context);
 
-/* The pipes carry pointers to logins, one per read and write. */
-static int asked[2], answered[2];
-static pthread_t helpers[HELPERS];
-
-/* Logins that had to queue have less time left, perhaps none: all are answered in time. */
-static void *bind_thread(void *unused)
+static void end_login(struct connection *c, int answer)
 {
-    struct login *login;
-    (void)unused;
-    while (read(asked[0], &login, sizeof login) == sizeof login) {
-        int64_t left = (int64_t)(login->deadline - sesstab_now());
-        int timeout = left < 0 ? 0 : left < options.bind_timeout ? (int)left : options.bind_timeout;
-        login->answer = sesstab_bind(table, login->handle, login->player, timeout);
-        if (write(answered[1], &login, sizeof login) != sizeof login)
-            free(login);
+    c->binding = false;
+    event_del(c->patience);
+    login_answered(c, c->player, answer);
+    take_input(c->stream, c); /* what came meanwhile */
+}
+
+/* Who has left meanwhile is not found; the table never assigns a handle twice. */
+static void take_answers(int fd, short what, void *context)
+{
+    sesstab_answer a;
+    (void)fd, (void)what, (void)context;
+    while (sesstab_next_answer(table, &a) == SESSTAB_OK) {
+        struct connection *c = connection_of(a.handle);
+        if (c && c->binding && c->ticket == a.ticket)
+            end_login(c, a.result);
     }
-    return NULL;
+}
+
+/* A ticket that can't be cancelled is answered: take_answers() is about to get it. */
+static void lose_patience(int fd, short what, void *context)
+{
+    struct connection *c = context;
+    (void)fd, (void)what;
+    if (sesstab_cancel(table, c->ticket) == SESSTAB_OK)
+        end_login(c, SESSTAB_UNKNOWN);
 }
 
 void start_login(struct connection *c, const char *player)
 {
-    struct login *login = calloc(1, sizeof *login);
-    if (login) {
-        login->handle = c->handle;
-        login->deadline = sesstab_now() + (uint64_t)options.bind_timeout;
-        snprintf(login->player, sizeof login->player, "%s", player);
-        c->binding = write(asked[1], &login, sizeof login) == sizeof login;
-    }
-    if (!c->binding) {
+    const int ms = options.bind_timeout;
+    int error = sesstab_start_bind(table, c->handle, player, NULL, &c->ticket);
+    if (error == SESSTAB_LIMIT) {
         say_to(c, "Too many people are logging in just now.  Please try again.");
-        free(login);
+    } else if (error) {
+        login_answered(c, player, error);
+    } else {
+        c->binding = true;
+        snprintf(c->player, sizeof c->player, "%s", player);
+        event_add(c->patience, &(struct timeval){ ms / 1000, ms % 1000 * 1000 });
     }
 }
 
@@ -222,21 +230,6 @@ static void look_at_pending(int fd, short what, void *context)
     FOR_EACH_CONNECTION(c)
         if (c->pending)
             settle_login(c);
-}
-
-static void start_helpers(void)
-{
-    sigset_t all, old;
-    if (pipe2(asked, O_CLOEXEC) || pipe2(answered, O_CLOEXEC))
-        err(1, "pipe");
-    fcntl(asked[1], F_SETFL, O_NONBLOCK);
-    fcntl(answered[0], F_SETFL, O_NONBLOCK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    for (int i = 0; i < HELPERS; i++)
-        if (pthread_create(&helpers[i], NULL, bind_thread, NULL))
-            errx(1, "cannot create a thread");
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 /* ---------------------------------------------------------------- input ------------------ */
@@ -309,21 +302,6 @@ static void take_input(struct bufferevent *stream, void *context)
     }
 }
 
-static void take_answers(int fd, short what, void *context)
-{
-    struct login *login;
-    (void)what, (void)context;
-    while (read(fd, &login, sizeof login) == sizeof login) {
-        struct connection *c = connection_of(login->handle);
-        if (c) {
-            c->binding = false;
-            login_answered(c, login->player, login->answer);
-            take_input(c->stream, c);
-        }
-        free(login);
-    }
-}
-
 /* ---------------------------------------------------------------- connections ------------ */
 
 static void pause_accepting(int ms)
@@ -372,17 +350,21 @@ static void accept_connection(struct evconnlistener *unused, evutil_socket_t fd,
 {
     struct bufferevent *stream = bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
     struct connection *c = calloc(1, sizeof *c);
-    int error = c && stream ? insert_session(c, address, length) : SESSTAB_NOMEMORY;
+    struct event *patience = event_new(base, -1, 0, lose_patience, c);
+    int error = c && stream && patience ? insert_session(c, address, length) : SESSTAB_NOMEMORY;
     (void)unused, (void)context;
     if (error) {
         warnx("worker %d: a connection was refused: %s", worker_number, sesstab_strerror(error));
         stream ? bufferevent_free(stream) : (void)close(fd);
+        if (patience)
+            event_free(patience);
         free(c);
         return;
     }
     mine->connections++;
     pause_if_crowded();
     c->stream = stream;
+    c->patience = patience;
     LIST_INSERT_HEAD(&connections[c->handle % BUCKETS], c, link);
     bufferevent_setcb(stream, take_input, NULL, ended, c);
     bufferevent_setwatermark(stream, EV_READ, 0, INPUT_BYTES);
@@ -393,14 +375,6 @@ static void accept_connection(struct evconnlistener *unused, evutil_socket_t fd,
 }
 
 /* ---------------------------------------------------------------- the worker ------------- */
-
-static void stop_helpers(void)
-{
-    close(asked[1]);
-    for (int i = 0; i < HELPERS; i++)
-        pthread_join(helpers[i], NULL);
-    take_answers(answered[0], 0, NULL);
-}
 
 static void terminate(int signal, short what, void *context)
 {
@@ -438,6 +412,15 @@ static void attach(void)
     mine->owner = sesstab_self(table);
 }
 
+/* Where the table says that answers wait. */
+static int answers(void)
+{
+    int descriptor, error = sesstab_descriptor(table, &descriptor);
+    if (error)
+        errx(1, "worker %d: cannot wait for answers: %s", worker_number, sesstab_strerror(error));
+    return descriptor;
+}
+
 void worker_run(int number, int listening, pid_t parent)
 {
     static struct message stale;
@@ -449,19 +432,17 @@ void worker_run(int number, int listening, pid_t parent)
     while (recv(mailbox, &stale, sizeof stale, MSG_DONTWAIT) > 0)
         ;
     attach();
-    start_helpers();
     base = event_base_new();
     rested = event_new(base, -1, 0, accept_again, NULL);
     listener = evconnlistener_new(base, accept_connection, NULL, LEV_OPT_CLOSE_ON_EXEC, 0,
                                   listening);
     event_add(event_new(base, mailbox, EV_READ | EV_PERSIST, open_mail, NULL), NULL);
-    event_add(event_new(base, answered[0], EV_READ | EV_PERSIST, take_answers, NULL), NULL);
+    event_add(event_new(base, answers(), EV_READ | EV_PERSIST, take_answers, NULL), NULL);
     event_add(event_new(base, -1, EV_PERSIST, look_at_pending, NULL), &settle_every);
     event_add(evsignal_new(base, SIGTERM, terminate, NULL), NULL);
     evconnlistener_set_error_cb(listener, accept_failed);
     event_base_dispatch(base);
 
-    stop_helpers();
     sesstab_close(table);
     exit(0);
 }
