@@ -414,6 +414,16 @@ static void collect_urgent(struct store *s)
     }
 }
 
+size_t store_waiting(struct store *s)
+{
+    const struct ticket_words words = ticket_words(s);
+    size_t count = 0;
+    collect_urgent(s);
+    for (unsigned n = 0; n < words.all; n++)
+        count += (size_t)__builtin_popcountll(s->waiting[nth_word(words, n)]);
+    return count;
+}
+
 /* ---------------------------------------------------------------- chains -------------------- */
 
 static void hang(struct store *s, struct store_image *image, unsigned index)

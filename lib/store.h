@@ -96,6 +96,9 @@ bool store_sleep(struct store *store, bool deep, int timeout_ms);
  */
 size_t store_take(struct store *store, struct store_image *images, size_t max, bool urgent_only);
 
+/* How many tickets it knows to wait, besides those for which images are taken. */
+size_t store_waiting(struct store *store);
+
 /* True when a ring was full: more has gathered than is worth waiting for. */
 bool store_overflowed(const struct store *store);
 

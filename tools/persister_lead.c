@@ -20,7 +20,8 @@ enum {
     BACKOFF_MIN_MS = 10,
     BACKOFF_MAX_MS = 1000,
     STABLE_MS = 1000,  /* a connection that lasted so long starts the back-off anew          */
-    TICKETS_AT_ONCE = 32, /* in a batch: while some are written, others' answers are given      */
+    TICKETS_MIN = 32,  /* in a batch, if so many wait: see tickets_at_once()                 */
+    TICKETS_MAX = 256,
     SWEEP_MS = 5,      /* between two steps of the store's sweep                             */
     REPEATS = 64,      /* takes in a row of nothing but what this round has written          */
     RIVAL_MS = 5000    /* for the leader of a table that was replaced to notice and leave    */
@@ -405,10 +406,18 @@ static void gather(struct leader *l)
         l->gather_until = now;
 }
 
+/* So few that Redis, we and those who wait work at once; so many that a batch's own commands cost
+ * little. */
+static size_t tickets_at_once(struct leader *l)
+{
+    size_t count = store_waiting(l->store) / 4, most = l->settings->batch;
+    count = count < TICKETS_MIN ? TICKETS_MIN : count > TICKETS_MAX ? TICKETS_MAX : count;
+    return count < most ? count : most;
+}
+
 static enum verdict write_tickets(struct leader *l)
 {
-    unsigned most = l->settings->batch;
-    return batch_write_tickets(&l->batch, most < TICKETS_AT_ONCE ? most : TICKETS_AT_ONCE);
+    return batch_write_tickets(&l->batch, tickets_at_once(l));
 }
 
 /*
