@@ -7,7 +7,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <string.h>
+
+/* Tickets that a late leader took with it are looked for this often; and no single look of a stand-by
+ * counts for more than so much of the leader's silence. */
+enum { TICKETS_PERIOD_MS = 1000, LOOK_COUNTS_MS = 200 };
 
 /* The background sweep: a whole round starts this often, and no more chunks are looked at per
  * second, so that a large idle table costs next to nothing. */
@@ -49,9 +53,19 @@ struct place {
     uint32_t take, image;
 };
 
+/* A stand-by's watch over the leader. */
+struct vigil {
+    uint64_t leader, beat;            /* as seen last */
+    int64_t looked_at, silence_ms;
+};
+
 struct store {
     sesstab *table;
-    void *lock_page;                  /* leadership */
+    uint64_t leading;                 /* header.leader as this store made it; 0: it never led */
+    enum store_former former;
+    worker_id superseded;             /* by this store, and not known to be dead; 0: nobody */
+    struct vigil vigil;
+    int64_t tickets_at;               /* when all tickets are looked at again; monotonic ms */
     uint64_t waiting[TICKETS / 64];   /* tickets that this leader knows to wait */
     struct link links[TICKETS];
     uint32_t chains, takes;           /* numbers of the latest ones */
@@ -82,11 +96,12 @@ struct store *store_open(sesstab *table)
     return s;
 }
 
-/* Whoever leads by now knows nothing of the tickets that we took note of, nor of the dirty bits that
- * we have set. */
+/* Whoever leads by now knows nothing of the tickets that we took note of, of the dirty bits that we
+ * have set, nor of the deaths that we were told of. */
 static void hand_over(struct store *s, struct context *c)
 {
     struct shm *shm = &s->table->shm;
+    struct header *h = shm->header;
     store_wake(s);
     for (unsigned i = 0; i < TICKETS; i++)
         if (s->links[i].chain)
@@ -94,19 +109,18 @@ static void hand_over(struct store *s, struct context *c)
     for (unsigned i = 0; i < TICKETS / 64; i++)
         if (s->waiting[i])
             atomic_fetch_or(&shm->urgent[i], s->waiting[i]);
-    atomic_store(&shm->header->overflow, 1);
-    cas_exact(&shm->header->leader, c->worker, 0); /* unless another one is there already */
+    atomic_store(&h->overflow, 1);
+    atomic_store(&h->sweep_wanted, 1);
+    if (!cas_exact(&h->leader, s->leading, LEADER_WORD(LEADER_TERM(s->leading), 0)))
+        atomic_store(&h->compare_wanted, 1);
     announce_wake(c, true);
 }
 
 void store_close(struct store *s)
 {
     struct context *c = context_in(s);
-    if (s->lock_page) {
-        if (c)
-            hand_over(s, c);
-        munmap(s->lock_page, PAGE_BYTES);
-    }
+    if (s->leading && c)
+        hand_over(s, c);
     free(s);
 }
 
@@ -194,27 +208,97 @@ static void wake_everybody(struct store *s)
     store_wake(s);
 }
 
-bool store_lead(struct store *s)
+/* Any bit may have been taken note of by who led before, or leads no more and does not know it yet. */
+static void look_at_all_tickets(struct store *s)
+{
+    memset(s->waiting, 0xff, sizeof s->waiting);
+    s->tickets_at = monotonic_ms() + TICKETS_PERIOD_MS;
+}
+
+/* The former leader's knowledge is gone: any bit may be clear, any ticket taken. */
+static void look_at_everything(struct store *s)
 {
     struct shm *shm = &s->table->shm;
-    struct context *c = context_in(s);
-    /* Asking comes first: a stand-by that tried for the lock would look like a death to those who
-     * watch the segment. */
-    if (!s->lock_page && (!c || lock_held(shm, LOCK_OF_LEADER) != 0 ||
-                          lock_hold(shm, LOCK_OF_LEADER, &s->lock_page))) {
-        s->lock_page = NULL;
-        return false;
-    }
-    store_relaxed(&shm->header->leader, c->worker);
-    /* The former leader's knowledge is gone: any bit may be clear, any ticket taken. */
-    memset(s->waiting, 0xff, sizeof s->waiting);
+    look_at_all_tickets(s);
     wake_everybody(s);
     uint64_t threads = load_acquire(&shm->header->thread_high);
     for (unsigned i = 0; i < threads && i < THREADS; i += 64)
         atomic_store(&shm->ready[i / 64], UINT64_MAX);
     scan_everything(s);
     sweep_everything(s);
+}
+
+static bool take_lead(struct store *s, struct context *c, uint64_t seen, enum store_former former)
+{
+    uint64_t mine = LEADER_WORD(LEADER_TERM(seen) + 1, c->worker);
+    if (!cas_exact(&s->table->shm.header->leader, seen, mine)) /* COMMIT: leads */
+        return false;
+    s->leading = mine;
+    s->former = former;
+    s->superseded = former == FORMER_STALLED ? LEADER_WORKER(seen) : 0;
+    store_beat(s);
+    look_at_everything(s);
     return true;
+}
+
+bool store_leads(const struct store *s)
+{
+    return s->leading && load_acquire(&s->table->shm.header->leader) == s->leading;
+}
+
+/* Somebody else has led since; a store that never led (a test's) is nobody's former leader. */
+static bool is_late(const struct store *s)
+{
+    return s->leading && !store_leads(s);
+}
+
+bool store_lead(struct store *s)
+{
+    struct shm *shm = &s->table->shm;
+    struct context *c = context_in(s);
+    if (!c)
+        return false;
+    if (store_leads(s)) {
+        look_at_everything(s);
+        return true;
+    }
+    uint64_t seen = load_acquire(&shm->header->leader);
+    worker_id leader = LEADER_WORKER(seen);
+    if (leader && worker_alive(shm, leader))
+        return false;
+    return take_lead(s, c, seen, leader ? FORMER_DEAD : FORMER_NOBODY);
+}
+
+bool store_supersede(struct store *s, int after_ms)
+{
+    struct header *h = s->table->shm.header;
+    struct context *c = context_in(s);
+    struct vigil *v = &s->vigil, last = *v;
+    *v = (struct vigil){ .leader = load_acquire(&h->leader), .beat = load_acquire(&h->leader_beat),
+                         .looked_at = monotonic_ms() };
+    if (v->leader != last.leader || v->beat != last.beat)
+        return false;
+    int64_t passed = v->looked_at - last.looked_at;
+    v->silence_ms = last.silence_ms + (passed < LOOK_COUNTS_MS ? passed : LOOK_COUNTS_MS);
+    return c && v->silence_ms >= after_ms && store_is_ready(s) && LEADER_WORKER(v->leader) &&
+           take_lead(s, c, v->leader, FORMER_STALLED);
+}
+
+enum store_former store_former(const struct store *s) { return s->former; }
+
+void store_beat(struct store *s)
+{
+    if (store_leads(s))
+        add_relaxed(&s->table->shm.header->leader_beat, 1);
+}
+
+bool store_compare_wanted(struct store *s)
+{
+    atomic_u64 *wanted = &s->table->shm.header->compare_wanted;
+    bool dead = s->superseded && worker_gone(&s->table->shm, s->superseded);
+    if (dead)
+        s->superseded = 0;
+    return (load_relaxed(wanted) && atomic_exchange(wanted, 0)) || dead;
 }
 
 /* ---------------------------------------------------------------- sleeping ------------------ */
@@ -256,6 +340,14 @@ static bool other_work(const struct store *s)
 bool store_busy(const struct store *s)
 {
     return urgent_work(s) || other_work(s);
+}
+
+unsigned store_progress(const struct store *s)
+{
+    uint64_t chunks = heap_chunks(&s->table->shm);
+    bool sweeping = s->sweep.running && s->sweep.thorough;
+    uint64_t done = s->scan.running ? s->scan.chunk : sweeping ? s->sweep.chunk : chunks;
+    return done < chunks ? (unsigned)(done * 100 / chunks) : 100;
 }
 
 bool store_overflowed(const struct store *s)
@@ -616,6 +708,8 @@ size_t store_take(struct store *s, struct store_image *images, size_t max, bool 
         return 0;
     s->takes++;
     if (max) {
+        if (monotonic_ms() >= s->tickets_at)
+            look_at_all_tickets(s);
         collect_urgent(s);
         s->tickets_left = false;
         rcu_enter(k.c);
@@ -852,11 +946,14 @@ static bool secure_binding(struct context *c, struct slot *slot, const struct st
     }
 }
 
-static void raise_durable(struct slot *slot, const struct store_image *image)
+/* A late acknowledgement, from before a loss, takes nothing back that was acknowledged since. */
+static void raise_durable(struct context *c, struct slot *slot, const struct store_image *image)
 {
     uint64_t seen = load_relaxed(&slot->durable), next = DURABLE_WORD(image->incarnation, image->version);
     do {
-        if (DURABLE_INCARNATION(seen) == image->incarnation && DURABLE_VERSION(seen) >= image->version)
+        uint32_t of = DURABLE_INCARNATION(seen);
+        if (of == image->incarnation ? DURABLE_VERSION(seen) >= image->version
+                                     : of == load_relaxed(&c->shm->header->incarnation))
             return;
     } while (!cas(&slot->durable, &seen, next)); /* COMMIT: durable */
 }
@@ -895,7 +992,7 @@ static bool ack_slot(struct context *c, struct slot *slot, const struct store_im
         return false;
     raise_seen(slot, image, b);
     if (image->kind != STORE_TOUCH)
-        raise_durable(slot, image);
+        raise_durable(c, slot, image);
     if (image->kind == STORE_DELETE)
         ack_delete(c, slot, image, current, b);
     return true;
@@ -906,6 +1003,10 @@ void store_ack(struct store *s, const struct store_image *image)
     struct context *c = context_in(s);
     if (!c || image->kind == STORE_NOTHING) {
         store_let_go(s, image);
+        return;
+    }
+    if (is_late(s)) { /* Redis had it then; what Redis has now is the successor's to say */
+        store_retry(s, image);
         return;
     }
     uint64_t current, now;
@@ -1063,9 +1164,8 @@ void store_forget(struct store *s, const struct store_image *image)
 
 void store_lost(struct store *s)
 {
-    atomic_u32 *incarnation = &s->table->shm.header->incarnation;
-    uint32_t next = (load_relaxed(incarnation) + 1) & 0xffff;
-    atomic_store(incarnation, next ? next : 1);
+    uint32_t lost = store_incarnation(s), next = (lost + 1) & 0xffff;
+    atomic_compare_exchange_strong(&s->table->shm.header->incarnation, &lost, next ? next : 1);
     sweep_everything(s);
 }
 

@@ -4,8 +4,8 @@
  * told what became of it.
  *
  * One thread of one process uses a `struct store` (a death watcher thread may call store_recover()
- * beside it).  Nothing here is trusted to be alone: a leader that was superseded while it was
- * stopped can call any of these late, and every effect is a CAS from the exact state that it saw.
+ * beside it).  Nothing here is trusted to be alone: leadership is not death, and every effect is one
+ * that a leader may have late, when another one leads (see below).
  *
  *   worker                             leader
  *   publishes (CAS of current)         takes: clears the dirty bit, heavy fence      (store_take)
@@ -22,6 +22,32 @@
  *   S4  A ticket for which an image was taken is the image's until its end: store_ack(), store_refuse()
  *       that succeeded, store_retry(), store_forget() or store_let_go(), as often as one likes.
  *       What is not answered then waits again.
+ *
+ * LATE CALLS.  A leader that was stopped, superseded, and goes on, calls any of these once more before
+ * it sees that it leads no longer (store_leads()), steps back and closes its store.  Redis executes
+ * nothing of it (tools/persister_fence.h).  In the segment:
+ *
+ *   store_take     clears bits, empties rings, notes tickets: what the leader should have had.
+ *                  store_close() gives all of it back: the tickets, and a scan and a sweep for the
+ *                  rest.  Killed before: the recovery asks for scan and sweep, and the leader looks
+ *                  at all tickets every second.  Stopped again: that second, and the background sweep
+ *   store_read     STORED: one DEL too many
+ *   store_ack      nothing, if it is known to be late; else it is true of what Redis had, and raises
+ *                  `durable` by a CAS, but never below what a later incarnation says.  Redis may have
+ *                  lost it since, and the successor may have compared that session before it was
+ *                  said: so the successor compares once more when the late one is through
+ *                  (store_compare_wanted())
+ *   store_refuse   a CAS of the record, ACKED or durable forbid it: the two leaders' verdicts on one
+ *                  binding exclude each other, and a ticket moves once (H4)
+ *   store_forget   written once too often
+ *   store_lost     a CAS: no other's bump is undone; at worst one is too many, and everything is
+ *                  written once too often
+ *   store_sleep    `sleeping` is 0 although the leader sleeps, or the reverse: a wake-up is missed for
+ *                  the 100 ms that no sleep exceeds (H11), or made in vain.  Both sleep on one futex,
+ *                  and a wake wakes both
+ *   store_connected   for people; the leader says it again at its next check
+ *   store_load, store_set_ready   cannot be late: only the dead are replaced before the table is ready
+ *   sweeping       any worker may: exact CASes, and set bits
  */
 #ifndef LIB_STORE_H
 #define LIB_STORE_H
@@ -60,13 +86,35 @@ struct store_image {
 
 /* A store for TABLE; NULL when out of memory. */
 struct store *store_open(sesstab *table);
-void store_close(struct store *store); /* also gives leadership back */
+void store_close(struct store *store); /* also gives leadership back, and what it knows of tickets */
 
 /*
- * Becomes the leader, if nobody else is: true.  Leadership is an OFD lock that the kernel releases
- * at death.  After true: every waiting ticket and every session is looked at again (a sweep).
+ * Becomes the leader, if nobody else is, or the one who was is proved dead: true.  (Its proof of
+ * life is its worker's.)  After true: every waiting ticket and every session is looked at again (a
+ * sweep).  A leader may call it again for that.
  */
 bool store_lead(struct store *store);
+
+/*
+ * A stand-by's other way, to be called every 100 ms or so: true when it has taken the lead from one
+ * who lives but has made no progress for AFTER_MS, as seen by these calls.  Never before the table
+ * is ready: a loader that continued late would insert what was removed meanwhile (H12).
+ */
+bool store_supersede(struct store *store, int after_ms);
+
+/* Whom the store took the lead from. */
+enum store_former { FORMER_NOBODY, FORMER_DEAD, FORMER_STALLED };
+enum store_former store_former(const struct store *store);
+
+/* True until another one has taken the lead.  One load: to be asked before every step. */
+bool store_leads(const struct store *store);
+
+/* The leader's sign of progress, from the thread that writes; also while it waits for Redis. */
+void store_beat(struct store *store);
+
+/* True, once, when what another leader did late should be compared with Redis: it has stepped back,
+ * or died, since this store took over from it. */
+bool store_compare_wanted(struct store *store);
 
 /* The table's identity and the store's incarnation, as they go into Redis's epoch key. */
 uint64_t store_creation_id(const struct store *store);
@@ -101,6 +149,9 @@ size_t store_waiting(struct store *store);
 
 /* True when a ring was full: more has gathered than is worth waiting for. */
 bool store_overflowed(const struct store *store);
+
+/* How much of the table, in percent, was gone through since everything was to be looked at last. */
+unsigned store_progress(const struct store *store);
 
 /* True when store_take() would find more at once (a ring, a bitmap scan or a sweep is not done). */
 bool store_busy(const struct store *store);

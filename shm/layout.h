@@ -341,6 +341,20 @@ enum header_mode { MODE_SELECTIVE, MODE_MEMORY, MODE_WRITE_BEHIND, MODE_WRITE_TH
 #define MODE_SWITCHES(word) ((uint32_t)(word) >> 2)
 #define MODE_WORD(switches, mode) ((uint32_t)(switches) << 2 | (uint32_t)(mode))
 
+/*
+ * Who leads: {term 32, worker 32}.  Each edge is one CAS from the exact word.
+ *
+ *   {t, nobody}                                   -> {t + 1, me}  store_lead()
+ *   {t, W}, W is proved dead                      -> {t + 1, me}  store_lead()
+ *   {t, W}, W lives, and makes no progress: ready -> {t + 1, me}  store_supersede()
+ *   {t, me}                                       -> {t, nobody}  store_close()
+ *
+ * A crash leaves {t, W}, and W's lock gone: W is proved dead.
+ */
+#define LEADER_WORD(term, worker) ((uint64_t)(uint32_t)(term) << 32 | (worker_id)(worker))
+#define LEADER_TERM(w) ((uint32_t)((w) >> 32))
+#define LEADER_WORKER(w) ((worker_id)(w))
+
 #define CACHE_LINE _Alignas(64)
 
 struct header {
@@ -372,7 +386,7 @@ struct header {
 
     /* Between workers and the persister. */
     CACHE_LINE atomic_u32 sleeping;   /* 0 awake, 1 sleeping, 2 sleeping but for urgent work; the
-                                         persister alone writes it                                */
+                                         leader alone writes it (see lib/store.h on late ones)    */
     atomic_u32 wake_seq;          /* the persister's futex; wakers bump it                        */
     atomic_u32 overflow;          /* a ring was full or lost: look at every dirty bit             */
     atomic_u32 sweep_wanted;      /* somebody died: look at every session                         */
@@ -380,11 +394,15 @@ struct header {
     atomic_u32 incarnation;       /* of the store, 1 to 65535; raised when it lost data           */
     atomic_u32 mode;              /* MODE_WORD; futex                                             */
     atomic_u32 unused;
-    atomic_u64 leader;            /* worker_id of the leading persister; for people               */
+    atomic_u64 leader;            /* LEADER_*: who leads                                          */
     atomic_u64 store_down_since;  /* ms; 0: connected.  For people                                */
+    atomic_u64 compare_wanted;    /* set by a superseded leader as it steps back: what it did late
+                                     is to be compared with Redis; cleared by the leader          */
 
     /* Counters for people, relaxed, added to rarely. */
     CACHE_LINE atomic_u64 deaths, recovered, durable_writes, refusals, detached, swept;
+    atomic_u64 leader_beat;       /* raised by the leader while it makes progress (not on a line that
+                                     readers read)                                                */
 };
 _Static_assert(sizeof(struct header) <= PAGE_BYTES, "the header is one page");
 
@@ -432,7 +450,9 @@ static inline uint64_t layout_fingerprint(void)
         sizeof(struct slot), sizeof(struct block), sizeof(struct metadata),
         offsetof(struct header, era), offsetof(struct header, committed),
         offsetof(struct header, handles), offsetof(struct header, sleeping),
-        offsetof(struct header, ready), offsetof(struct header, mode), offsetof(struct header, deaths),
+        offsetof(struct header, ready), offsetof(struct header, mode),
+        offsetof(struct header, leader), offsetof(struct header, deaths),
+        offsetof(struct header, leader_beat),
         offsetof(struct slot, current), offsetof(struct slot, durable),
         offsetof(struct block, slot), offsetof(struct block, metadata_count), layout_hash(1, 1),
         offsetof(struct ring, entries), offsetof(struct chunk, dirty),

@@ -38,7 +38,8 @@ static int lock_byte(int fd, int command, short type, uint64_t offset, struct fl
     return fcntl(fd, command, l) ? errno : 0;
 }
 
-int lock_held(struct shm *shm, uint64_t offset)
+/* Does anybody hold the lock on byte OFFSET?  1, 0, or -1 when it can't be learned. */
+static int lock_held(struct shm *shm, uint64_t offset)
 {
     int error, fd = segment_descriptor(shm, O_RDONLY, &error);
     if (fd < 0)
@@ -52,7 +53,9 @@ int lock_held(struct shm *shm, uint64_t offset)
     return error || !same ? -1 : l.l_type != F_UNLCK;
 }
 
-int lock_hold(struct shm *shm, uint64_t offset, void **page)
+/* Takes the lock on byte OFFSET for this process: 0, or EAGAIN when somebody has it, or another errno
+ * value.  *PAGE is the mapping that holds it; munmap releases. */
+static int lock_hold(struct shm *shm, uint64_t offset, void **page)
 {
     int error, fd = segment_descriptor(shm, O_RDWR, &error);
     if (fd < 0)

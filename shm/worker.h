@@ -133,12 +133,4 @@ bool worker_alive(struct shm *shm, worker_id id);
  */
 unsigned worker_recover(struct shm *shm, int *pids, size_t max, size_t *count);
 
-/* Takes the lock on byte OFFSET for this process for good, the way a worker does: 0, or EAGAIN when
- * somebody has it, or another errno value.  *PAGE is the mapping that holds it; munmap releases. */
-int lock_hold(struct shm *shm, uint64_t offset, void **page);
-/* Does anybody hold the lock on byte OFFSET?  1, 0, or -1 when it can't be learned. */
-int lock_held(struct shm *shm, uint64_t offset);
-/* The offset whose lock makes a persister the leader. */
-#define LOCK_OF_LEADER offsetof(struct header, leader)
-
 #endif

@@ -320,8 +320,8 @@ static bool header_right(struct check *c, uint64_t number, char *text)
         snprintf(text, TEXT_BYTES, "incarnation %" PRIu32 " is impossible", h->incarnation);
         return h->incarnation >= 1 && h->incarnation <= UINT16_MAX;
     default:
-        snprintf(text, TEXT_BYTES, "leader %" PRIu64 " is no worker", h->leader);
-        return h->leader == 0 || (h->leader <= UINT32_MAX && worker_id_valid((worker_id)h->leader));
+        snprintf(text, TEXT_BYTES, "leader %" PRIu32 " is no worker", LEADER_WORKER(h->leader));
+        return LEADER_WORKER(h->leader) == 0 || worker_id_valid(LEADER_WORKER(h->leader));
     }
 }
 

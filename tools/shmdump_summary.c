@@ -59,14 +59,14 @@ static void count_session(const struct place *place, void *context)
 static void find_leader(const struct image *image, const struct attached *all, unsigned count,
                         struct summary *sum)
 {
-    uint64_t leader = image->header.leader;
-    if (leader == 0 || leader > UINT32_MAX || !worker_id_valid((worker_id)leader))
+    worker_id leader = LEADER_WORKER(image->header.leader);
+    if (leader == 0 || !worker_id_valid(leader))
         return;
     for (unsigned i = 0; i < count; i++)
         if (all[i].id == leader)
             sum->leader = all[i];
-    sum->leader.id = (worker_id)leader;
-    sum->leader.life = worker_id_liveness(image, (worker_id)leader);
+    sum->leader.id = leader;
+    sum->leader.life = worker_id_liveness(image, leader);
 }
 
 static void count_waiting(uint32_t index, const struct ticket *ticket, void *context)

@@ -5,9 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/user.h>
 
 /* ---------------------------------------------------------------- starting, ending --------- */
@@ -15,7 +13,8 @@
 void persister_start(struct persister *p, const char *table, const char *url, unsigned number)
 {
     const char *const argv[] = { program("persister"), "--table", table, "--create", "--redis", url,
-                                 "--prefix", TEST_PREFIX, "--flush-interval", "0", NULL };
+                                 "--prefix", TEST_PREFIX, "--flush-interval", "0",
+                                 "--supersede-after", "0", NULL };
     *p = (struct persister){ 0 };
     snprintf(p->log, sizeof p->log, "%s/leader-%d-%u.log", scratch_directory(), (int)getpid(),
              number);
@@ -147,44 +146,10 @@ enum way leader_advance(struct persister *p, const struct trace *trace, size_t k
 
 /* ---------------------------------------------------------------- robbing ------------------ */
 
-/* A system call instruction in its C library.  (Patching one in would hit its other thread.) */
-static uint64_t syscall_instruction(pid_t pid)
+void leader_rob(struct shm *shm)
 {
-    const uint8_t *code = (const uint8_t *)(uintptr_t)syscall;
-    while (code[0] != 0x0f || code[1] != 0x05)
-        code++;
-    uint64_t ours = mapped_at(getpid(), "/libc.so", "r--p", 0);
-    return (uint64_t)(uintptr_t)code - ours + mapped_at(pid, "/libc.so", "r--p", 0);
-}
-
-/* Has the stopped thread execute a system call. */
-static long call_in(pid_t pid, long number, const uint64_t argument[6])
-{
-    const struct user_regs_struct before = registers_of(pid);
-    struct user_regs_struct r = before;
-    r.rip = syscall_instruction(pid);
-    r.rax = (uint64_t)number, r.orig_rax = UINT64_MAX;
-    r.rdi = argument[0], r.rsi = argument[1], r.rdx = argument[2];
-    r.r10 = argument[3], r.r8 = argument[4], r.r9 = argument[5];
-    check(ptrace(PTRACE_SETREGS, pid, NULL, &r) == 0);
-    check(stepper_step(pid, NULL) == STEPPED);
-    long result = (long)registers_of(pid).rax;
-    check(ptrace(PTRACE_SETREGS, pid, NULL, &before) == 0);
-    return result;
-}
-
-/*
- * The lock of the lead hangs on a page that maps the table's object for reading, as the worker's
- * own lock does; the later one lies below.  Nothing in its place: the process still believes that
- * it is its own.
- */
-void leader_rob(struct persister *p, const char *table)
-{
-    uint64_t page = mapped_at(p->pid, table, "r--s", PAGE_BYTES);
-    check(page);
-    const uint64_t nothing[6] = { page, PAGE_BYTES, PROT_NONE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, UINT64_MAX, 0 };
-    check(call_in(p->pid, SYS_mmap, nothing) == (long)page);
+    uint64_t seen = load_acquire(&shm->header->leader);
+    check(cas_exact(&shm->header->leader, seen, LEADER_WORD(LEADER_TERM(seen), 0)));
 }
 
 void leader_finish(struct persister *p)

@@ -54,8 +54,8 @@ enum way {
 };
 enum way leader_advance(struct persister *leader, const struct trace *trace, size_t k);
 
-/* Takes its lead away while it stands there: the kernel drops the lock that makes it the leader. */
-void leader_rob(struct persister *leader, const char *table);
+/* Takes the lead away from whoever has it, as a stand-by that supersedes it would. */
+void leader_rob(struct shm *shm);
 
 /* Lets it finish the call that it stands in; and lets it go. */
 void leader_finish(struct persister *leader);

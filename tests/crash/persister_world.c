@@ -512,7 +512,7 @@ static void stop_leader(struct world *w, const struct operation *o, struct findi
     if (o->strike)
         o->strike(w);
     uint64_t waited = cast_waited_us(w), start = microseconds();
-    leader_rob(&old, w->name);
+    leader_rob(w->shm);
     await_successor(w, start, waited, f);
     check(worker_alive(w->shm, stopped));
     finish(w, o);
