@@ -3,7 +3,8 @@
  *
  * One thread sleeps in the store and writes to Redis (persister_lead.c), another one watches for
  * deaths (persister_watch.c), a third may ask for huge pages (persister_huge.c).  A second persister of
- * the same table stands by until the kernel says that the first one is gone.
+ * the same table stands by until the kernel says that the first one is gone, or until that one has
+ * made no progress for --supersede-after.
  */
 #include "tools/persister.h"
 
@@ -29,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, STANDBY_MS = 50, PASSWORD_MAX = 4096 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, STANDBY_MS = 20, SUPERSEDE_MIN_MS = 200, PASSWORD_MAX = 4096 };
 
 /* ---------------------------------------------------------------- time and signals ------- */
 
@@ -108,7 +109,8 @@ enum {
     OPTION_SPAWN_REDIS,
     OPTION_HUGE_PAGES,
     OPTION_LOG_LEVEL,
-    OPTION_TIMEOUT
+    OPTION_TIMEOUT,
+    OPTION_SUPERSEDE_AFTER
 };
 
 static const struct argp_option options[] = {
@@ -141,6 +143,9 @@ static const struct argp_option options[] = {
     { "flush-interval", OPTION_FLUSH_INTERVAL, "MS", 0,
       "how long changes that nobody waits for may gather (50)", 3 },
     { "batch", OPTION_BATCH, "N", 0, "most sessions in one write (128)", 3 },
+    { "supersede-after", OPTION_SUPERSEDE_AFTER, "MS", 0,
+      "standing by, replace a leader that lives but has made no progress for so long; 0: never "
+      "(3000)", 3 },
     { NULL, 0, NULL, 0, "Other:", -1 },
     { "log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "error, warn, info or debug (info)", -1 },
     { 0 }
@@ -251,6 +256,15 @@ static const char *password_in_environment(void)
     return password && *password ? password : NULL;
 }
 
+/* A leader shows its progress every TICK_MS: less than this would take a busy one for stopped. */
+static int supersede_option(struct argp_state *state, const char *text)
+{
+    int ms = (int)number_option(state, "supersede-after", text, 0, 3600000);
+    if (ms && ms < SUPERSEDE_MIN_MS)
+        argp_error(state, "--supersede-after wants 0, or at least %d", SUPERSEDE_MIN_MS);
+    return ms;
+}
+
 static error_t parse_option(int key, char *text, struct argp_state *state)
 {
     struct arguments *arguments = state->input;
@@ -281,6 +295,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         break;
     case OPTION_BATCH:
         settings->batch = (unsigned)number_option(state, "batch", text, 1, BATCH_MAX);
+        break;
+    case OPTION_SUPERSEDE_AFTER:
+        settings->supersede_after_ms = supersede_option(state, text);
         break;
     case OPTION_LOG_LEVEL:
         if (!log_parse_level(text, &level))
@@ -325,12 +342,18 @@ static const char *read_password(const char *path)
 
 /* ---------------------------------------------------------------- running ---------------- */
 
+static bool take_lead(const struct settings *settings, struct store *store)
+{
+    return store_lead(store) || (settings->supersede_after_ms &&
+                                 store_supersede(store, settings->supersede_after_ms));
+}
+
 /* False: stopped, or the table was removed, or its name means another segment (*FAILED). */
 static bool stand_by(const struct settings *settings, struct store *store, bool *failed)
 {
     bool said = false;
     while (!stop_requested()) {
-        if (store_lead(store))
+        if (take_lead(settings, store))
             return true;
         if (!said)
             log_event(LEVEL_INFO, "standby", TEXT("table", settings->table),
@@ -369,10 +392,8 @@ static int serve_table(const struct settings *settings, sesstab *table, struct s
             huge_stop(huge);
         }
         store_close(store);
-        if (ending == ENDING_SUPERSEDED) {
-            pause_ms(STANDBY_MS);
+        if (ending == ENDING_SUPERSEDED)
             continue;
-        }
         return failed || ending == ENDING_FAILED ? EXIT_FAILED : EXIT_OK;
     }
 }
@@ -427,7 +448,7 @@ int main(int argc, char **argv)
     static const struct argp parser = { options, parse_option, NULL, doc, NULL, NULL, NULL };
     struct arguments arguments = {
         .settings = { .table = "/sesstab", .prefix = "sesstab", .flush_interval_ms = 50,
-                      .batch = 128, .timeout_ms = 5000 }
+                      .batch = 128, .timeout_ms = 5000, .supersede_after_ms = 3000 }
     };
     struct settings *settings = &arguments.settings;
     fill_standard_descriptors();

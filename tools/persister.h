@@ -29,7 +29,7 @@
 enum {
     TICK_MS = 100,     /* nothing sleeps longer, so that signals and children are noticed       */
     STOP_MS = 5000,    /* after SIGTERM, to flush                                               */
-    CHECK_MS = 1000    /* how often a loss of Redis's data and a rival leader are looked for    */
+    CHECK_MS = 500     /* how often a loss of Redis's data and a rival leader are looked for    */
 };
 
 struct settings {
@@ -42,6 +42,7 @@ struct settings {
     unsigned flush_interval_ms;
     unsigned batch;
     int timeout_ms;
+    int supersede_after_ms; /* 0: a leader that lives is never replaced */
     bool huge_pages;
 };
 
@@ -53,5 +54,9 @@ uint64_t stop_deadline(void);
 
 /* Sleeps for MS, or until the process is asked to stop. */
 void pause_ms(unsigned ms);
+
+/* To be called wherever the leading thread may stay for longer than TICK_MS and is not stuck, or
+ * else a stand-by takes it for stopped. */
+void note_progress(void);
 
 #endif

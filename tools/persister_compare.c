@@ -3,6 +3,7 @@
 
 #include "tools/log.h"
 #include "tools/persister.h"
+#include "tools/persister_metrics.h"
 
 #include <string.h>
 
@@ -40,6 +41,8 @@ static void finish(struct compare *c)
               NUMBER("repaired", c->repaired), NUMBER("removed", c->removed),
               NUMBER("strange", c->strange),
               NUMBER("ms", monotonic_ms() - c->started_at));
+    metric_add(METRIC_LOSSES_SOME, c->repaired > 0);
+    metric_add(METRIC_RESYNCED, c->repaired);
     compare_stop(c);
 }
 

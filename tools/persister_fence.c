@@ -281,6 +281,20 @@ bool fence_set_epoch(struct fence *fence, uint32_t incarnation)
     return set;
 }
 
+enum verdict fence_check(struct fence *fence)
+{
+    struct transaction looking = { 0 };
+    fence_begin(fence, &looking);
+    redis_put(fence->redis, "GET", fence->epoch_key, NULL);
+    enum verdict verdict = fence_commit(fence, &looking);
+    if (verdict == COMMITTED && readable(fence->redis, looking.exec->element[0], "GET epoch"))
+        remember(fence->epoch, looking.exec->element[0]);
+    transaction_free(&looking);
+    if (verdict == ABORTED && fence_look(fence)) /* F3 */
+        verdict = fence_held(fence) ? COMMITTED : FENCED;
+    return redis_connected(fence->redis) ? verdict : BROKEN;
+}
+
 /* ---------------------------------------------------------------- batches ---------------- */
 
 void transaction_free(struct transaction *t)

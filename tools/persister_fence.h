@@ -39,11 +39,24 @@ struct fence {
     char epoch[TOKEN_BYTES];    /* what the epoch key was seen to hold last; "" nothing     */
 };
 
+enum verdict {
+    COMMITTED, /* executed: `exec` has a reply per command                               */
+    ABORTED,   /* Redis refused it whole: `error`, and `refusals` of the commands it was for */
+    FENCED,    /* the leader key changed: nothing was executed                           */
+    BROKEN     /* dropped: nobody knows                                                  */
+};
+
 void fence_init(struct fence *fence, struct redis *redis, const char *prefix,
                 uint64_t creation_id);
 
 /* Reads holder and epoch; false: dropped, also when the answers are not those to its questions. */
 bool fence_look(struct fence *fence);
+
+/*
+ * The same in a transaction: FENCED also when the keys say what they said and were touched since the
+ * last one, because Redis has read another copy of its data.
+ */
+enum verdict fence_check(struct fence *fence);
 
 /* Takes the lead with a new token; false: dropped, with the reason. */
 bool fence_take(struct fence *fence);
@@ -85,13 +98,6 @@ enum epoch fence_epoch(const struct fence *fence, uint32_t incarnation);
 void fence_leave(struct fence *fence);
 
 /* ---------------------------------------------------------------- batches ---------------- */
-
-enum verdict {
-    COMMITTED, /* executed: `exec` has a reply per command                               */
-    ABORTED,   /* Redis refused it whole: `error`, and `refusals` of the commands it was for */
-    FENCED,    /* the leader key changed: nothing was executed                           */
-    BROKEN     /* dropped: nobody knows                                                  */
-};
 
 struct transaction {
     size_t first, commands; /* the connection's count at MULTI; commands between, ECHO last */

@@ -18,13 +18,22 @@
 
 enum {
     BACKOFF_MIN_MS = 10,
-    BACKOFF_MAX_MS = 1000,
+    BACKOFF_MAX_MS = 500,
     STABLE_MS = 1000,  /* a connection that lasted so long starts the back-off anew          */
     TICKETS_MIN = 32,  /* in a batch, if so many wait: see tickets_at_once()                 */
     TICKETS_MAX = 256,
     SWEEP_MS = 5,      /* between two steps of the store's sweep                             */
     REPEATS = 64,      /* takes in a row of nothing but what this round has written          */
+    PROGRESS_MS = 1000,
     RIVAL_MS = 5000    /* for the leader of a table that was replaced to notice and leave    */
+};
+
+/* Everything is being written again. */
+struct resync {
+    bool running;
+    uint64_t started_at, written; /* of batch.written: when it began; as counted so far */
+    uint64_t counted;
+    unsigned percent;
 };
 
 struct leader {
@@ -38,6 +47,8 @@ struct leader {
     struct fence fence;
     struct batch batch;
     struct compare compare;
+    struct resync resync;
+    uint64_t progress_at;        /* the next line about how far compare and resync are   */
     bool over;
     enum ending ending;          /* once over                                            */
     bool up;                     /* connected and filled                                 */
@@ -57,12 +68,35 @@ struct leader {
 
 static void end(struct leader *l, enum ending ending, const char *reason)
 {
+    static const char *const events[] = { [ENDING_STOPPED] = "leaving",
+                                          [ENDING_SUPERSEDED] = "superseded",
+                                          [ENDING_FAILED] = "failed" };
     if (l->over)
         return;
     l->over = true;
     l->ending = ending;
-    log_event(ending == ENDING_FAILED ? LEVEL_ERROR : LEVEL_WARN,
-              ending == ENDING_FAILED ? "failed" : "leaving", TEXT("reason", reason));
+    log_event(ending == ENDING_FAILED ? LEVEL_ERROR : LEVEL_WARN, events[ending],
+              TEXT("reason", reason));
+}
+
+/* Between this and what is done next another one may take the lead all the same: then Redis executes
+ * nothing of it, and in the table it does no harm (lib/store.h). */
+static bool still_leads(struct leader *l)
+{
+    if (store_leads(l->store))
+        return true;
+    if (!l->over)
+        metric_add(METRIC_SUPERSEDED, 1);
+    end(l, ENDING_SUPERSEDED, "another persister of this table has taken the lead");
+    return false;
+}
+
+static struct store *progressing; /* by the leading thread, the only one that may ask Redis */
+
+void note_progress(void)
+{
+    if (progressing)
+        store_beat(progressing);
 }
 
 /* ---------------------------------------------------------------- up and down ------------ */
@@ -145,6 +179,7 @@ static bool still_there(struct leader *l)
     if (fence_epoch(&l->fence, store_incarnation(l->store)) == EPOCH_OURS)
         return true;
     store_lost(l->store);
+    metric_add(METRIC_LOSSES_ALL, 1);
     redis_drop(&l->redis, "Redis lost its data while it was being loaded");
     return false;
 }
@@ -204,6 +239,9 @@ static bool push_everything(struct leader *l)
     log_event(LEVEL_WARN, "lost", TEXT("epoch", l->fence.epoch[0] ? l->fence.epoch : "missing"),
               TEXT("note", "Redis does not hold this table's data; everything is written again"));
     store_lost(l->store);
+    metric_add(METRIC_LOSSES_ALL, 1);
+    l->resync = (struct resync){ .running = true, .started_at = monotonic_ms(),
+                                 .written = l->batch.written, .counted = l->batch.written };
     if (!fence_set_epoch(&l->fence, store_incarnation(l->store)))
         return false;
     compare_start(&l->compare, &l->batch, false);
@@ -269,7 +307,7 @@ static bool establish(struct leader *l)
 {
     enum alive reads = l->rival_unknown ? fence_holder_reads(&l->fence) : ALIVE_UNKNOWN;
     if (!fence_look(&l->fence) || has_rival(l, reads) || belongs_to_another(l) ||
-        !fence_take(&l->fence))
+        !still_leads(l) || !fence_take(&l->fence))
         return false;
     /* Once more, now that nobody else can change it. */
     if (!fence_look(&l->fence) || !fence_held(&l->fence))
@@ -312,20 +350,26 @@ static void connect_in_time(struct leader *l)
         try_to_connect(l);
 }
 
+static void compare_again(struct leader *l, const char *reason)
+{
+    log_event(LEVEL_WARN, "comparing", TEXT("reason", reason));
+    compare_start(&l->compare, &l->batch, false);
+}
+
 /* The leader key is no longer what this connection wrote. */
 static void fenced(struct leader *l)
 {
     enum holder holder = fence_holder(&l->fence);
     if (fence_held(&l->fence)) {
-        /* Somebody touched the key, or Redis has read an older copy of its data, with our token. */
-        compare_start(&l->compare, &l->batch, false);
+        compare_again(l, "the leader key was touched, or Redis has read another copy of its data");
         return;
     }
     log_event(LEVEL_WARN, "fenced",
               TEXT("holder", l->fence.holder[0] ? l->fence.holder : "nobody"));
-    if (holder == HOLDER_SIBLING)
-        end(l, ENDING_SUPERSEDED, "another persister of this table has taken the lead");
-    else if (holder == HOLDER_FOREIGN && fence_holder_alive(&l->fence) != ALIVE_NO)
+    metric_add(METRIC_FENCED, 1);
+    if (!still_leads(l)) /* a sibling's token without that is one that it wrote late */
+        return;
+    if (holder == HOLDER_FOREIGN && fence_holder_alive(&l->fence) != ALIVE_NO)
         end(l, ENDING_FAILED, "another table's persister has taken over this Redis and prefix");
     else if (!establish(l))
         redis_drop(&l->redis, "the lead was lost");
@@ -376,10 +420,17 @@ static bool wanted(struct leader *l)
 static enum verdict check(struct leader *l)
 {
     l->check_at = monotonic_ms() + CHECK_MS;
-    if (!fence_look(&l->fence))
+    enum verdict verdict = fence_check(&l->fence);
+    if (verdict != COMMITTED)
+        return verdict;
+    bool same = server_is_same(&l->redis, &l->server);
+    if (!redis_connected(&l->redis))
         return BROKEN;
-    if (!fence_held(&l->fence))
-        return FENCED;
+    if (!same)
+        compare_again(l, "Redis has become another server's copy, or another server");
+    if (store_compare_wanted(l->store))
+        compare_again(l, "a persister that led before has stepped back");
+    store_connected(l->store, true);
     if (fence_epoch(&l->fence, store_incarnation(l->store)) == EPOCH_OURS)
         return COMMITTED;
     return push_everything(l) ? COMMITTED : FENCED;
@@ -494,6 +545,31 @@ static void look_at_name(struct leader *l)
     }
 }
 
+static void say_progress(struct leader *l, uint64_t now)
+{
+    l->progress_at = now + PROGRESS_MS;
+    if (l->resync.running)
+        log_event(LEVEL_INFO, "resyncing", NUMBER("written", l->batch.written - l->resync.written),
+                  NUMBER("percent", l->resync.percent));
+    else if (compare_running(&l->compare))
+        log_event(LEVEL_INFO, "comparing", NUMBER("sessions", l->compare.compared));
+}
+
+/* What is parked, because Redis is full, is not written again yet. */
+static void follow_resync(struct leader *l, uint64_t now)
+{
+    struct resync *r = &l->resync;
+    unsigned percent = store_progress(l->store);
+    metric_add(METRIC_RESYNCED, l->batch.written - r->counted);
+    r->counted = l->batch.written;
+    r->percent = percent > r->percent ? percent : r->percent;
+    if (percent < 100 || !l->up || l->batch.quarantine.probe_at)
+        return;
+    log_event(LEVEL_INFO, "resynced", NUMBER("sessions", l->batch.written - r->written),
+              NUMBER("ms", now - r->started_at));
+    r->running = false;
+}
+
 static void tick(struct leader *l)
 {
     uint64_t now = monotonic_ms();
@@ -503,6 +579,10 @@ static void tick(struct leader *l)
     if (l->spawn)
         spawn_tend(l->spawn);
     quarantine_tick(&l->batch.quarantine);
+    if (l->resync.running)
+        follow_resync(l, now);
+    if (now >= l->progress_at)
+        say_progress(l, now);
     look_at_name(l);
 }
 
@@ -549,9 +629,10 @@ static void leave(struct leader *l)
     bool memory = sesstab_table_mode(l->table) == SESSTAB_MEMORY;
     if (l->ending == ENDING_STOPPED && !l->up && !memory && may_connect(l))
         try_to_connect(l);
-    if (l->ending != ENDING_SUPERSEDED && !memory)
+    if (l->ending != ENDING_SUPERSEDED && !memory && still_leads(l))
         flush(l);
     round_begin(&l->batch.round); /* gives back what it kept */
+    quarantine_release(&l->batch.quarantine);
     fence_leave(&l->fence);
     compare_stop(&l->compare);
     if (l->up)
@@ -568,20 +649,34 @@ static bool prepare(struct leader *l)
                       settings->batch);
 }
 
+static void say_leading(struct leader *l)
+{
+    static const char *const formers[] = { [FORMER_NOBODY] = "nobody", [FORMER_DEAD] = "dead",
+                                           [FORMER_STALLED] = "stalled" };
+    enum store_former former = store_former(l->store);
+    char creation[24];
+    snprintf(creation, sizeof creation, "%016" PRIx64, store_creation_id(l->store));
+    log_event(LEVEL_INFO, "leader", TEXT("table", l->settings->table), TEXT("creation", creation),
+              NUMBER("incarnation", store_incarnation(l->store)),
+              TEXT("mode", sesstab_mode_name(sesstab_table_mode(l->table))),
+              TEXT("ready", store_is_ready(l->store) ? "yes" : "no"),
+              TEXT("former", formers[former]));
+    metric_set(METRIC_LEADER, 1);
+    metric_add(METRIC_TAKEOVERS_DEAD, former == FORMER_DEAD);
+    metric_add(METRIC_TAKEOVERS_STALLED, former == FORMER_STALLED);
+}
+
 enum ending lead(const struct settings *settings, sesstab *table, struct store *store,
                  struct spawn *spawn, const struct watch *watch)
 {
     struct leader l = { .settings = settings, .table = table, .store = store, .spawn = spawn,
                         .watch = watch, .ending = ENDING_STOPPED };
-    char creation[24];
-    snprintf(creation, sizeof creation, "%016" PRIx64, store_creation_id(store));
-    log_event(LEVEL_INFO, "leader", TEXT("table", settings->table), TEXT("creation", creation),
-              NUMBER("incarnation", store_incarnation(store)),
-              TEXT("mode", sesstab_mode_name(sesstab_table_mode(table))),
-              TEXT("ready", store_is_ready(store) ? "yes" : "no"));
+    say_leading(&l);
+    progressing = store;
     if (!prepare(&l))
         end(&l, ENDING_FAILED, "out of memory");
-    while (!l.over && !stop_requested()) {
+    while (!l.over && !stop_requested() && still_leads(&l)) {
+        note_progress();
         tick(&l);
         if (l.over)
             break;
@@ -598,6 +693,8 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
             went_down(&l);
     }
     leave(&l);
+    progressing = NULL;
+    metric_set(METRIC_LEADER, 0);
     batch_free(&l.batch);
     redis_free(&l.redis);
     return l.ending;

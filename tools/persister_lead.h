@@ -5,10 +5,11 @@
  *   fill      fresh table: load Redis, then ready.  Survived: same epoch -> compare (after every
  *             connect); else Redis lost its data -> everything is pushed again
  *   serve     tickets at once; other changes gather for the flush interval
- *   check     every second: is the token there, is the epoch there, is the table's name ours
+ *   check     every CHECK_MS: is the token there and was not touched, is the epoch there, is it the
+ *             same server and the same copy of the data; every TICK_MS: is the table's name ours
  *   rest      while the mode is MEMORY: no connection, nothing is taken; the dead are mended as always.
  *             Back in another mode: connect, as after a loss of the connection
- *   leave     flush within STOP_MS, give the token back
+ *   leave     flush within STOP_MS, give the token back; not when another one leads by now
  *
  * While Redis is away no session is taken from the store: what accumulates is bits in the table.
  */

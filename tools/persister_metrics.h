@@ -14,11 +14,26 @@
     X(WRITES, counter, "sesstab_redis_writes_total", "",                                           \
       "Sessions written to Redis and acknowledged")                                                \
     X(DISCONNECTS, counter, "sesstab_redis_disconnects_total", "",                                 \
-      "Connections to Redis that were lost or dropped")                                           \
-    X(MODE_SWITCHES, counter, "sesstab_mode_switches_total", "",                                  \
-      "Switches of the table's mode that this leader has followed")                               \
-    X(CHANGES_REFUSED, counter, "sesstab_changes_refused_total", "",                              \
-      "Sessions whose waiting callers were told that Redis refused a change other than a binding")
+      "Connections to Redis that were lost or dropped")                                            \
+    X(MODE_SWITCHES, counter, "sesstab_mode_switches_total", "",                                   \
+      "Switches of the table's mode that this leader has followed")                                \
+    X(CHANGES_REFUSED, counter, "sesstab_changes_refused_total", "",                               \
+      "Sessions whose waiting callers were told that Redis refused a change other than a binding") \
+    X(LEADER, gauge, "sesstab_leader", "", "1 while this persister leads, 0 while it stands by")   \
+    X(TAKEOVERS_DEAD, counter, "sesstab_takeovers_total", "former=\"dead\"",                       \
+      "Times that this persister took the lead from another one that had died, or was stopped")    \
+    X(TAKEOVERS_STALLED, counter, "sesstab_takeovers_total", "former=\"stalled\"",                 \
+      "Times that this persister took the lead from another one that had died, or was stopped")    \
+    X(SUPERSEDED, counter, "sesstab_superseded_total", "",                                         \
+      "Times that another persister took the lead from this one")                                  \
+    X(FENCED, counter, "sesstab_fenced_total", "",                                                 \
+      "Times that Redis did not hold this leader's token any more")                                \
+    X(LOSSES_ALL, counter, "sesstab_redis_losses_total", "extent=\"all\"",                         \
+      "Times that Redis was found to have lost this table's data, or to have gone back")           \
+    X(LOSSES_SOME, counter, "sesstab_redis_losses_total", "extent=\"some\"",                       \
+      "Times that Redis was found to have lost this table's data, or to have gone back")           \
+    X(RESYNCED, counter, "sesstab_resynced_sessions_total", "",                                    \
+      "Sessions written to Redis again because it had lost them")
 
 enum metric {
 #define X(constant, type, name, labels, help) METRIC_##constant,

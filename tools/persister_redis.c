@@ -25,7 +25,8 @@ enum {
     EARLY_BYTES = 16384, /* what Redis reads at a time */
     COUNT_BYTES = 20,    /* digits of a count          */
     REPLY_BYTES = 16 << 20,   /* R4; the longest that is asked for is some MiB: CLIENT LIST */
-    REPLY_ELEMENTS = 1 << 20
+    REPLY_ELEMENTS = 1 << 20,
+    CONNECT_MS = 2000    /* hiredis waits in one piece: longer would look like being stopped */
 };
 
 /* ---------------------------------------------------------------- addresses -------------- */
@@ -108,7 +109,7 @@ void redis_free(struct redis *redis)
 /* What a connect may take; when asked to stop, no longer than that may take. */
 static struct timeval connect_limit(const struct redis *redis)
 {
-    int ms = redis->timeout_ms;
+    int ms = redis->timeout_ms < CONNECT_MS ? redis->timeout_ms : CONNECT_MS;
     uint64_t stop = stop_deadline(), now = monotonic_ms();
     if (stop && stop < now + (uint64_t)ms)
         ms = stop > now ? (int)(stop - now) : 1;
@@ -421,6 +422,7 @@ static bool wait_for(struct redis *redis, short events, uint64_t deadline)
         }
         /* In slices, because a signal may bring the deadline forward. */
         uint64_t slice = deadline - now < TICK_MS ? deadline - now : TICK_MS;
+        note_progress(); /* a Redis that does not answer is nothing that a stand-by could mend */
         struct pollfd wait = { .fd = redis->context->fd, .events = events };
         if (poll(&wait, 1, (int)slice) > 0)
             return true;

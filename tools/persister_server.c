@@ -20,21 +20,28 @@ static void info_field(const char *info, const char *name, char *value, size_t s
     }
 }
 
+static void drop_replica(struct redis *redis, const char *info)
+{
+    char role[16];
+    info_field(info, "role", role, sizeof role);
+    if (strcmp(role, "slave") == 0)
+        redis_drop(redis, "it is a replica; the master must be written to");
+}
+
 static void read_info(struct redis *redis, struct server *server, const char *info)
 {
-    char role[16], mode[16], cluster[8];
+    char mode[16], cluster[8];
     info_field(info, "redis_version", server->version, sizeof server->version);
     info_field(info, "run_id", server->run_id, sizeof server->run_id);
+    info_field(info, "master_replid", server->replid, sizeof server->replid);
     info_field(info, "maxmemory_policy", server->policy, sizeof server->policy);
-    info_field(info, "role", role, sizeof role);
     info_field(info, "redis_mode", mode, sizeof mode);
     info_field(info, "cluster_enabled", cluster, sizeof cluster);
     if (strcmp(mode, "sentinel") == 0)
         redis_drop(redis, "it is a sentinel, not a Redis that stores data");
     else if (strcmp(cluster, "1") == 0)
         redis_drop(redis, "it runs in cluster mode, where one transaction cannot hold all keys");
-    else if (strcmp(role, "slave") == 0)
-        redis_drop(redis, "it is a replica; the master must be written to");
+    drop_replica(redis, info);
 }
 
 static void read_config(struct server *server, const redisReply *reply)
@@ -71,6 +78,32 @@ bool server_ask(struct redis *redis, struct server *server)
         read_config(server, config);
     freeReplyObject(config);
     return redis_connected(redis);
+}
+
+/* True unless REPLY tells another NAME than KNOWN, which becomes that. */
+static bool same_field(const redisReply *reply, const char *name, char known[48])
+{
+    char now[48] = "";
+    if (reply && reply->type == REDIS_REPLY_STRING)
+        info_field(reply->str, name, now, sizeof now);
+    bool same = !now[0] || !known[0] || strcmp(now, known) == 0;
+    if (now[0])
+        memcpy(known, now, sizeof now);
+    return same;
+}
+
+bool server_is_same(struct redis *redis, struct server *server)
+{
+    redis_put(redis, "INFO", "server", NULL);
+    redis_put(redis, "INFO", "replication", NULL);
+    redisReply *run = redis_receive(redis), *replication = redis_receive(redis);
+    bool same_run = same_field(run, "run_id", server->run_id);
+    bool same_copy = same_field(replication, "master_replid", server->replid);
+    if (replication && replication->type == REDIS_REPLY_STRING)
+        drop_replica(redis, replication->str);
+    freeReplyObject(run);
+    freeReplyObject(replication);
+    return same_run && same_copy;
 }
 
 const char *server_worth(const struct server *server)

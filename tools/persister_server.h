@@ -10,12 +10,20 @@
 struct server {
     char version[32];
     char run_id[48];        /* differs after every restart; "" unknown                          */
+    char replid[48];        /* differs after it was another's replica; "" unknown               */
     char appendonly[8], appendfsync[16], on_rewrite[8]; /* as CONFIG GET says; "" unknown       */
     char policy[32];        /* maxmemory-policy                                                 */
 };
 
 /* Asks it.  False, and dropped with a reason, when it cannot be written to. */
 bool server_ask(struct redis *redis, struct server *server);
+
+/*
+ * Asks again which server it is: false when it has become another one, or another one's copy, since
+ * SERVER was filled; that is filled anew.  What Redis does not tell is no difference.  Dropped when it
+ * is a replica by now.
+ */
+bool server_is_same(struct redis *redis, struct server *server);
 
 /*
  * Where an acknowledged change is: "memory" (lost with the server), "kernel" (lost with the
