@@ -241,6 +241,30 @@ static void late_bytes_of_a_dead_leader_change_nothing(void **state)
     overtake(&f);
 }
 
+/* It never learns that they were held back, and reads Redis's late answers when it goes on. */
+static void late_bytes_of_a_stopped_leader_change_nothing(void **state)
+{
+    const char *const quick[] = { "--supersede-after", "250", "--timeout", "60000", NULL };
+    struct fenced f = start_fenced(quick);
+    char log[96];
+    (void)state;
+    snprintf(log, sizeof log, "%s", persister_log());
+    pid_t first = f.persister;
+    catch_a_batch(&f);
+    kill(first, SIGSTOP);
+    start_fenced_persister(&f);
+    overtake(&f);
+    kill(first, SIGCONT);
+    wait_until(file_says(log, "event=superseded"));
+    wait_until(file_says(log, "event=standby"));
+    check(redis_field_is(f.redis, TEST_PREFIX ":conn:1", "PlayerRef", "new player"));
+    check_ok(sesstab_bind(f.table, 1, "newest player", WAIT_LIMIT));
+    wait_until_redis_equals(f.table, f.redis);
+    kill_child(f.persister);
+    check_ok(sesstab_bind(f.table, 1, "by the first again", WAIT_LIMIT));
+    wait_until_redis_equals(f.table, f.redis);
+}
+
 static void late_bytes_of_a_connection_that_timed_out_change_nothing(void **state)
 {
     struct fenced f = start_fenced((const char *[]){ "--timeout", "150", NULL });
@@ -253,6 +277,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(late_bytes_of_a_dead_leader_change_nothing),
+        TEST(late_bytes_of_a_stopped_leader_change_nothing),
         TEST(late_bytes_of_a_connection_that_timed_out_change_nothing),
     };
     return run_all(tests);
