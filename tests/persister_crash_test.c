@@ -41,7 +41,8 @@ static void run_operations(const char *const *names)
 static void answers_are_truthful_wherever_the_persister_was_killed(void **state)
 {
     (void)state;
-    run_operations((const char *[]){ "bind", "bind-refused", "bind-then-full", NULL });
+    run_operations((const char *[]){ "bind", "bind-refused", "bind-then-full", "bind-ahead",
+                                     "ahead-refused", NULL });
 }
 
 static void redis_equals_the_table_wherever_the_persister_was_killed(void **state)
@@ -53,7 +54,8 @@ static void redis_equals_the_table_wherever_the_persister_was_killed(void **stat
 static void a_superseded_persister_overwrites_nothing_wherever_it_was_stopped(void **state)
 {
     (void)state;
-    run_operations((const char *[]){ "bind-stopped", "refused-stopped", "remove-stopped", NULL });
+    run_operations((const char *[]){ "bind-stopped", "ahead-stopped", "refused-stopped",
+                                     "remove-stopped", NULL });
 }
 
 int main(void)

@@ -14,7 +14,7 @@ void persister_start(struct persister *p, const char *table, const char *url, un
 {
     const char *const argv[] = { program("persister"), "--table", table, "--create", "--redis", url,
                                  "--prefix", TEST_PREFIX, "--flush-interval", "0",
-                                 "--supersede-after", "0", NULL };
+                                 "--batch", "2", "--supersede-after", "0", NULL };
     *p = (struct persister){ 0 };
     snprintf(p->log, sizeof p->log, "%s/leader-%d-%u.log", scratch_directory(), (int)getpid(),
              number);
@@ -46,8 +46,9 @@ void persister_kill(struct persister *p)
 
 /* The functions where it is waited for, as offsets in the program. */
 static struct { const char *name; uint64_t offset; } functions[] = { { "batch_write", 0 },
+                                                                     { "batch_write_tickets", 0 },
                                                                      { "store_sleep", 0 } };
-enum { BATCH_WRITE, STORE_SLEEP, FUNCTIONS };
+enum { BATCH_WRITE, BATCH_WRITE_TICKETS, STORE_SLEEP, FUNCTIONS };
 
 static void read_symbols(void)
 {
@@ -119,9 +120,10 @@ void leader_stand_idle(struct persister *p, sesstab *table, uint64_t handle)
     while (!stands_idle(p->pid, table->shm.header));
 }
 
-void leader_stand_at_take(struct persister *p)
+void leader_stand_at_take(struct persister *p, bool tickets)
 {
-    check(stepper_run_to(p->pid, address_of_function(p->pid, BATCH_WRITE)) == STEPPED);
+    int function = tickets ? BATCH_WRITE_TICKETS : BATCH_WRITE;
+    check(stepper_run_to(p->pid, address_of_function(p->pid, function)) == STEPPED);
     errno = 0;
     p->returns_to = (uint64_t)ptrace(PTRACE_PEEKDATA, p->pid, registers_of(p->pid).rsp, NULL);
     check(errno == 0);

@@ -2,7 +2,7 @@
  * One persister process under the microscope: started, brought to where it takes what was posted,
  * advanced by single instructions, killed there, or left stopped and robbed of its lead.
  *
- *      the leader's thread     ... store_sleep() -> batch_write() ............ return ...
+ *      the leader's thread     ... store_sleep() -> batch_write[_tickets]() .. return ...
  *                                     |                 |<- instruction 0 .. n - 1 ->|
  *      leader_stand_idle()  ----------+                 |
  *      (post the operation)                             |
@@ -26,7 +26,8 @@ struct persister {
     uint64_t returns_to; /* of the call that it stands in, from leader_stand_at_take() on */
 };
 
-/* Starts one that never lets changes gather, with its log in a file named after NUMBER. */
+/* Starts one that never lets changes gather, writes two sessions at a time so that a batch is prepared
+ * while another one is written (B3), and supersedes nobody, with its log in a file named after NUMBER. */
 void persister_start(struct persister *persister, const char *table, const char *url,
                      unsigned number);
 bool persister_says(const struct persister *persister, const char *text);
@@ -41,8 +42,9 @@ void persister_kill(struct persister *persister);
  * HANDLE wakes it, if it sleeps already. */
 void leader_stand_idle(struct persister *leader, sesstab *table, uint64_t handle);
 
-/* Runs it from there to the call that takes what was posted meanwhile. */
-void leader_stand_at_take(struct persister *leader);
+/* Runs it from there to the call that takes what was posted meanwhile: those with TICKETS, or the
+ * others. */
+void leader_stand_at_take(struct persister *leader, bool tickets);
 
 /* Records that call, to its end. */
 void leader_record(struct persister *leader, struct trace *trace);

@@ -313,6 +313,24 @@ static void judge_batch(struct world *w)
     judge_remove(w);
 }
 
+static void post_binds(struct world *w, const uint64_t handles[4])
+{
+    for (size_t i = 0; i < 4; i++)
+        ask(&w->callers[i], BIND, handles[i], next_text(w));
+}
+
+/* Two are written, and two are read and encoded meanwhile. */
+static void post_ahead(struct world *w)
+{
+    post_binds(w, (const uint64_t[]){ 1, 4, 5, 6 });
+}
+
+/* Redis refuses one of the first two, so that the others are taken back. */
+static void post_ahead_refused(struct world *w)
+{
+    post_binds(w, (const uint64_t[]){ 1, SPOILT, 5, 6 });
+}
+
 static void post_impatient(struct world *w)
 {
     post_bind(w);
@@ -320,12 +338,15 @@ static void post_impatient(struct world *w)
 }
 
 const struct operation operations[] = {
-    { "bind", .post = post_bind },
-    { "unbind", .prepare = prepare_unbind, .post = post_unbind },
-    { "bind-impatient", .post = post_impatient },
-    { "bind-refused", .prepare = spoil, .post = post_spoilt, .lift = mend },
-    { "bind-full", .prepare = fill_redis, .post = post_bind, .lift = empty_redis },
-    { "bind-then-full", .post = post_bind, .strike = fill_redis_now, .lift = empty_redis },
+    { "bind", .tickets = true, .post = post_bind },
+    { "unbind", .tickets = true, .prepare = prepare_unbind, .post = post_unbind },
+    { "bind-impatient", .tickets = true, .post = post_impatient },
+    { "bind-refused", .tickets = true, .prepare = spoil, .post = post_spoilt, .lift = mend },
+    { "bind-full", .tickets = true, .prepare = fill_redis, .post = post_bind, .lift = empty_redis },
+    { "bind-then-full", .tickets = true, .post = post_bind, .strike = fill_redis_now,
+      .lift = empty_redis },
+    { "bind-ahead", .tickets = true, .post = post_ahead },
+    { "ahead-refused", .tickets = true, .prepare = spoil, .post = post_ahead_refused, .lift = mend },
     { "set", .post = post_set, .judge = judge_set },
     { "delete", .prepare = prepare_delete, .post = post_delete, .judge = judge_delete },
     { "touch", .post = post_touch, .judge = judge_touch },
@@ -334,9 +355,12 @@ const struct operation operations[] = {
     { "revive", .prepare = prepare_remove, .post = post_revive, .judge = judge_insert },
     { "remove-then-revive", .prepare = prepare_remove, .post = post_remove, .strike = revive,
       .judge = judge_insert },
-    { "batch", .prepare = prepare_batch, .post = post_batch, .judge = judge_batch },
-    { "bind-stopped", .stop = true, .post = post_bind },
-    { "refused-stopped", .stop = true, .prepare = spoil, .post = post_spoilt, .lift = mend },
+    { "batch", .tickets = true, .prepare = prepare_batch, .post = post_batch,
+      .judge = judge_batch },
+    { "bind-stopped", .stop = true, .tickets = true, .post = post_bind },
+    { "ahead-stopped", .stop = true, .tickets = true, .post = post_ahead },
+    { "refused-stopped", .stop = true, .tickets = true, .prepare = spoil, .post = post_spoilt,
+      .lift = mend },
     { "set-stopped", .stop = true, .post = post_set, .judge = judge_set },
     { "remove-stopped", .stop = true, .prepare = prepare_remove, .post = post_remove,
       .judge = judge_remove, .newer = "insert" },
@@ -344,7 +368,7 @@ const struct operation operations[] = {
       .strike = revive, .judge = judge_insert, .newer = "set" },
     { "insert-stopped", .stop = true, .prepare = prepare_insert, .post = post_insert,
       .judge = judge_insert, .newer = "remove" },
-    { "batch-stopped", .stop = true, .prepare = prepare_batch, .post = post_batch,
+    { "batch-stopped", .stop = true, .tickets = true, .prepare = prepare_batch, .post = post_batch,
       .judge = judge_batch },
 };
 const size_t operation_count = sizeof operations / sizeof *operations;
@@ -373,7 +397,7 @@ static void begin(struct world *w, const struct operation *o)
     leader_stand_idle(&w->leader, w->table, PROBED);
     o->post(w);
     await(all_posted(w));
-    leader_stand_at_take(&w->leader);
+    leader_stand_at_take(&w->leader, o->tickets);
 }
 
 /* What the dead left is found by a sweep, which begins when their deaths are seen. */

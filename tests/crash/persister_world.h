@@ -68,6 +68,7 @@ struct finding {
 struct operation {
     const char *name;
     bool stop;                            /* the leader is stopped and superseded, not killed   */
+    bool tickets;                         /* what is looked at is what somebody waits for       */
     void (*prepare)(struct world *world); /* NULL, or: what must be there before                */
     void (*post)(struct world *world);    /* asks the callers                                   */
     void (*strike)(struct world *world);  /* NULL, or: what happens when it is stopped          */
