@@ -362,6 +362,46 @@ static void what_a_stopped_leader_had_under_way_changes_nothing_newer(void **sta
     check_world(w);
 }
 
+/* ---------------------------------------------------------------- a Redis of their own --- */
+
+static void start_spawning(struct world *w, unsigned i, const char *directory)
+{
+    struct persister *p = &w->persisters[i];
+    const char *const argv[] = { program("persister"), "--table", w->name, "--create",
+                                 "--spawn-redis", directory, "--prefix", TEST_PREFIX,
+                                 "--supersede-after", SUPERSEDE_AFTER, NULL };
+    snprintf(p->log, sizeof p->log, "%s/spawning-%u.log", scratch_directory(), i);
+    p->pid = start_program(argv, p->log);
+}
+
+/* It is not stopped with its persister, and serves the successor as long as it lives. */
+static void the_private_redis_of_a_stopped_leader_serves_the_next_one(void **state)
+{
+    struct world *w = shared_memory(sizeof *w);
+    char directory[96];
+    (void)state;
+    w->name = new_name();
+    snprintf(directory, sizeof directory, "%s/private", scratch_directory());
+    start_spawning(w, 0, directory);
+    w->table = open_table(w->name, &(sesstab_options){ .create = true });
+    check_ok(sesstab_wait_ready(w->table, WAIT_LIMIT));
+    start_spawning(w, 1, directory);
+    wait_until(file_says(w->persisters[1].log, "event=standby"));
+    insert_plain(w->table, 1);
+    check_ok(sesstab_bind(w->table, 1, "first", WAIT_LIMIT));
+    stop(w, 0);
+    check_ok(sesstab_bind(w->table, 1, "second", WAIT_LIMIT));
+    check_equal(leader_of(w), 1);
+    go_on(w, 0);
+    wait_until(file_says(w->persisters[0].log, "event=superseded"));
+    check_ok(sesstab_bind(w->table, 1, "third", WAIT_LIMIT));
+    kill_child(w->persisters[0].pid); /* and its server with it */
+    wait_until(file_says(w->persisters[1].log, "event=redis-started"));
+    check_ok(sesstab_bind(w->table, 1, "fourth", WAIT_LIMIT));
+    kill(w->persisters[1].pid, SIGTERM);
+    join_child(w->persisters[1].pid);
+}
+
 /* ---------------------------------------------------------------- everything ------------- */
 
 static void trouble_a_persister(struct world *w)
@@ -416,6 +456,7 @@ int main(void)
         TEST(with_all_stopped_the_first_that_goes_on_leads),
         TEST(two_that_supersede_each_other_again_and_again_lose_nothing),
         TEST(what_a_stopped_leader_had_under_way_changes_nothing_newer),
+        TEST(the_private_redis_of_a_stopped_leader_serves_the_next_one),
         TEST(persisters_and_redis_stopped_and_killed_at_random_lose_nothing),
     };
     return run_all(tests);

@@ -77,7 +77,9 @@ static int lock_directory(struct spawn *spawn)
                   TEXT("reason", strerror(errno)));
         return -1;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && !answers(spawn->socket)) {
+    bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    spawn->shared = !locked;
+    if (locked && !answers(spawn->socket)) {
         spawn->blocked = false;
         return fd;
     }
@@ -185,7 +187,7 @@ void spawn_tend(struct spawn *spawn)
 
 bool spawn_is_up(const struct spawn *spawn)
 {
-    return spawn->pid != 0 && access(spawn->socket, F_OK) == 0;
+    return (spawn->pid != 0 || spawn->shared) && access(spawn->socket, F_OK) == 0;
 }
 
 void spawn_stop(struct spawn *spawn)

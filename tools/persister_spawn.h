@@ -4,7 +4,8 @@
  *
  * The child holds the lock on DIR/redis.lock, through a descriptor that it inherits: two servers
  * never write the same files, also when a persister is killed and its successor starts while the
- * old server is still saving.
+ * old server is still saving.  Meanwhile the old one serves: it has the same files, and the fence
+ * keeps its old leader from writing.
  */
 #ifndef TOOLS_PERSISTER_SPAWN_H
 #define TOOLS_PERSISTER_SPAWN_H
@@ -21,6 +22,7 @@ struct spawn {
     uint64_t started_at, retry_at;
     unsigned backoff_ms;
     bool blocked;             /* another server holds the directory; said so */
+    bool shared;              /* it is another persister's private server    */
 };
 
 /* Makes the directory (0700) if it is missing.  NULL, or what is wrong. */
@@ -29,7 +31,8 @@ const char *spawn_prepare(struct spawn *spawn, const char *directory);
 /* Starts the server if it does not run, with back-off; notices its end.  Never waits. */
 void spawn_tend(struct spawn *spawn);
 
-/* True when the server runs and has its socket. */
+/* True when a server runs there and has its socket: ours, or that of a persister that led before and
+ * is stopped, or stands by; when that one ends, ours is started. */
 bool spawn_is_up(const struct spawn *spawn);
 
 /* SIGTERM, and waits until it has saved and gone. */
