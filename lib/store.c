@@ -1032,7 +1032,7 @@ void store_ack_binding(struct store *s, const struct store_image *image)
     struct context *c = context_in(s);
     uint64_t current;
     const struct block *b;
-    if (!c)
+    if (!c || is_late(s))
         return;
     struct speaking p = { .image = image, .bindings_only = true };
     rcu_enter(c);
