@@ -1178,6 +1178,11 @@ void store_connected(struct store *s, bool connected)
         store_relaxed(since, shm_now());
 }
 
+void store_acknowledged(struct store *s, enum acknowledged where, unsigned replicas)
+{
+    store_relaxed(&s->table->shm.header->acknowledged, (uint64_t)replicas << 8 | where);
+}
+
 uint64_t store_lag(struct store *s)
 {
     uint64_t lag = 0, current;

@@ -213,6 +213,9 @@ void store_lost(struct store *store);
 /* Tells the table whether Redis is there (for people). */
 void store_connected(struct store *store, bool connected);
 
+/* Tells the table where Redis has what it acknowledges (for people). */
+void store_acknowledged(struct store *store, enum acknowledged where, unsigned replicas);
+
 /* Sessions that are not durable, counted by a walk over the table; and the oldest ticket's age. */
 uint64_t store_lag(struct store *store);
 

@@ -357,6 +357,17 @@ enum header_mode { MODE_SELECTIVE, MODE_MEMORY, MODE_WRITE_BEHIND, MODE_WRITE_TH
 
 #define CACHE_LINE _Alignas(64)
 
+/* Where the store has what it acknowledges; written by the persister. */
+enum acknowledged {
+    ACKNOWLEDGED_UNKNOWN, /* it does not tell, or was never asked                     */
+    ACKNOWLEDGED_MEMORY,  /* lost with the server                                     */
+    ACKNOWLEDGED_KERNEL,  /* lost with the machine, up to two seconds                 */
+    ACKNOWLEDGED_DISK,
+    ACKNOWLEDGED_REPLICAS,
+    ACKNOWLEDGED_NOTHING, /* replicas or fsync are missing: nothing is acknowledged   */
+    ACKNOWLEDGED_COUNT
+};
+
 struct header {
     /* Written before the segment has a name, then constant. */
     uint64_t magic;
@@ -398,6 +409,7 @@ struct header {
     atomic_u64 store_down_since;  /* ms; 0: connected.  For people                                */
     atomic_u64 compare_wanted;    /* set by a superseded leader as it steps back: what it did late
                                      is to be compared with Redis; cleared by the leader          */
+    atomic_u64 acknowledged;      /* replicas << 8 | enum acknowledged.  For people               */
 
     /* Counters for people, relaxed, added to rarely. */
     CACHE_LINE atomic_u64 deaths, recovered, durable_writes, refusals, detached, swept;

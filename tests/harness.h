@@ -220,8 +220,8 @@ void wait_until_redis_equals(sesstab *table, struct redis *redis);
 /* ---------------------------------------------------------------- persister ------------- */
 
 /*
- * A persister for table NAME on the server at URL, which may create the table; EXTRA: more options,
- * NULL-terminated, or NULL.  What it says is in the file persister_log().
+ * A persister for table NAME on the server at URL (NULL: EXTRA says where it is), which may create the
+ * table; EXTRA: more options, NULL-terminated, or NULL.  What it says is in the file persister_log().
  */
 pid_t start_persister(const char *name, const char *url, const char *const *extra);
 const char *persister_log(void);

@@ -353,10 +353,14 @@ static void name_log(unsigned number)
 pid_t start_persister(const char *name, const char *url, const char *const *extra)
 {
     const char *argv[32] = {
-        program("persister"), "--table", name, "--create", "--redis", url, "--prefix", TEST_PREFIX,
+        program("persister"), "--table", name, "--create", "--prefix", TEST_PREFIX,
         "--flush-interval", "5", "--timeout", "2000",
     };
-    size_t count = 12;
+    size_t count = 10;
+    if (url) {
+        argv[count++] = "--redis";
+        argv[count++] = url;
+    }
     for (; extra && *extra; extra++) {
         check(count + 1 < sizeof argv / sizeof *argv);
         argv[count++] = *extra;

@@ -13,6 +13,7 @@
 #include "tools/persister_batch.h"
 #include "tools/persister_huge.h"
 #include "tools/persister_lead.h"
+#include "tools/persister_password.h"
 #include "tools/persister_spawn.h"
 #include "tools/persister_table.h"
 #include "tools/persister_watch.h"
@@ -30,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, STANDBY_MS = 20, SUPERSEDE_MIN_MS = 200, PASSWORD_MAX = 4096 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, STANDBY_MS = 20, SUPERSEDE_MIN_MS = 200 };
 
 /* ---------------------------------------------------------------- time and signals ------- */
 
@@ -102,6 +103,10 @@ enum {
     OPTION_MAX_BYTES,
     OPTION_USER,
     OPTION_PASSWORD_FILE,
+    OPTION_SENTINEL,
+    OPTION_MASTER,
+    OPTION_SENTINEL_PASSWORD_FILE,
+    OPTION_ACK,
     OPTION_DATABASE,
     OPTION_PREFIX,
     OPTION_FLUSH_INTERVAL,
@@ -127,9 +132,18 @@ static const struct argp_option options[] = {
       "put it on huge pages when it is loaded, and as it grows", 1 },
     { NULL, 0, NULL, 0, "Redis:", 2 },
     { "redis", 'r', "ADDRESS", 0, "unix:PATH or tcp:HOST:PORT (tcp:127.0.0.1:6379)", 2 },
+    { "sentinel", OPTION_SENTINEL, "HOST:PORT,...", 0,
+      "ask these sentinels where Redis is, instead of --redis", 2 },
+    { "master", OPTION_MASTER, "NAME", 0, "what the sentinels call it", 2 },
+    { "sentinel-password-file", OPTION_SENTINEL_PASSWORD_FILE, "FILE", 0,
+      "the first line is the sentinels' own password", 2 },
+    { "ack", OPTION_ACK, "WHEN", 0,
+      "what durable means: memory (Redis has executed it), fsync (its disk has it) or replicas=N "
+      "(N replicas have it) (memory)", 2 },
     { "user", OPTION_USER, "NAME", 0, "user name to log in with", 2 },
     { "password-file", OPTION_PASSWORD_FILE, "FILE", 0,
-      "the password is its first line (else the variable SESSTAB_REDIS_PASSWORD)", 2 },
+      "the password is its first line, read at each connect (else the variable "
+      "SESSTAB_REDIS_PASSWORD)", 2 },
     { "db", OPTION_DATABASE, "N", 0, "database number (0)", 2 },
     { "prefix", OPTION_PREFIX, "TEXT", 0, "what all keys begin with (sesstab)", 2 },
     { "timeout", OPTION_TIMEOUT, "MS", 0, "how long an answer may take (5000)", 2 },
@@ -163,7 +177,6 @@ static const char doc[] =
 
 struct arguments {
     struct settings settings;
-    const char *password_file;
     bool redis_given;
 };
 
@@ -249,11 +262,53 @@ static void redis_option(struct argp_state *state, struct arguments *arguments, 
     arguments->redis_given = true;
 }
 
-/* NULL when unset or empty, as a container's file makes it. */
+static void sentinel_option(struct argp_state *state, struct settings *settings, const char *text)
+{
+    const char *wrong = sentinels_parse(text, &settings->sentinels);
+    if (wrong)
+        argp_error(state, "--sentinel '%s': %s", text, wrong);
+}
+
+static void ack_option(struct argp_state *state, struct settings *settings, const char *text)
+{
+    const char *wrong = ack_parse(text, &settings->ack);
+    if (wrong)
+        argp_error(state, "--ack '%s': %s", text, wrong);
+}
+
+/*
+ * The password of the environment, of which it is wiped: /proc and a private redis-server show
+ * none.  NULL when unset or empty, as a container's file makes it.
+ */
 static const char *password_in_environment(void)
 {
-    const char *password = getenv("SESSTAB_REDIS_PASSWORD");
-    return password && *password ? password : NULL;
+    static char password[PASSWORD_BYTES];
+    char *given = getenv("SESSTAB_REDIS_PASSWORD");
+    if (given) {
+        snprintf(password, sizeof password, "%s", given);
+        explicit_bzero(given, strlen(given));
+        unsetenv("SESSTAB_REDIS_PASSWORD");
+    }
+    return *password ? password : NULL;
+}
+
+/* What excludes what, and what needs what. */
+static void check_options(struct argp_state *state, const struct arguments *arguments)
+{
+    const struct settings *settings = &arguments->settings;
+    const struct redis_login *login = &settings->login;
+    bool sentinels = settings->sentinels.count;
+    if (settings->spawn_directory && (arguments->redis_given || login->user ||
+                                      login->password_file || sentinels))
+        argp_error(state, "--spawn-redis excludes --redis, --sentinel, --user and --password-file");
+    if (sentinels && arguments->redis_given)
+        argp_error(state, "--sentinel excludes --redis: the sentinels say where it is");
+    if (sentinels != (settings->sentinels.master != NULL))
+        argp_error(state, "--sentinel and --master belong together");
+    if (settings->sentinels.login.password_file && !sentinels)
+        argp_error(state, "--sentinel-password-file wants --sentinel");
+    if (login->user && !login->password_file && !password_in_environment())
+        argp_error(state, "--user wants a password: --password-file FILE");
 }
 
 /* A leader shows its progress every TICK_MS: less than this would take a busy one for stopped. */
@@ -280,7 +335,13 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_MAX_BYTES: settings->creation.max_bytes = size_option(state, text); break;
     case OPTION_HUGE_PAGES: settings->huge_pages = true; break;
     case OPTION_USER: settings->login.user = text; break;
-    case OPTION_PASSWORD_FILE: arguments->password_file = text; break;
+    case OPTION_SENTINEL: sentinel_option(state, settings, text); break;
+    case OPTION_MASTER: settings->sentinels.master = text; break;
+    case OPTION_SENTINEL_PASSWORD_FILE:
+        settings->sentinels.login.password_file = text;
+        break;
+    case OPTION_ACK: ack_option(state, settings, text); break;
+    case OPTION_PASSWORD_FILE: settings->login.password_file = text; break;
     case OPTION_DATABASE:
         settings->login.database = (int)number_option(state, "db", text, 0, INT32_MAX);
         break;
@@ -308,12 +369,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         argp_error(state, "'%s' is not expected: every setting is an option", text);
         break;
     case ARGP_KEY_END:
-        if (settings->spawn_directory && (arguments->redis_given || settings->login.user ||
-                                          arguments->password_file))
-            argp_error(state, "--spawn-redis excludes --redis, --user and --password-file");
-        if (settings->login.user && !arguments->password_file &&
-            !password_in_environment())
-            argp_error(state, "--user wants a password: --password-file FILE");
+        check_options(state, arguments);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -321,23 +377,13 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     return 0;
 }
 
-/* The first line of PATH, as a string that lives as long as the process; NULL: said why. */
-static const char *read_password(const char *path)
+/* False: said why. */
+static bool has_password(const char *path)
 {
-    static char password[PASSWORD_MAX];
-    FILE *file = fopen(path, "re");
-    if (!file) {
-        log_event(LEVEL_ERROR, "failed", TEXT("file", path), TEXT("reason", strerror(errno)));
-        return NULL;
-    }
-    if (!fgets(password, sizeof password, file))
-        password[0] = '\0';
-    fclose(file);
-    password[strcspn(password, "\r\n")] = '\0';
-    if (!password[0])
-        log_event(LEVEL_ERROR, "failed", TEXT("file", path),
-                  TEXT("reason", "its first line, which should be the password, is empty"));
-    return password[0] ? password : NULL;
+    const char *wrong = path ? password_check(path) : NULL;
+    if (wrong)
+        log_event(LEVEL_ERROR, "failed", TEXT("file", path), TEXT("reason", wrong));
+    return !wrong;
 }
 
 /* ---------------------------------------------------------------- running ---------------- */
@@ -455,10 +501,11 @@ int main(int argc, char **argv)
     redis_parse_address("tcp:127.0.0.1:6379", &settings->address);
     argp_err_exit_status = 64;
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);
+    const char *password = password_in_environment(); /* wiped also where it is not used */
     if (!settings->spawn_directory)
-        settings->login.password = password_in_environment();
-    if (arguments.password_file &&
-        !(settings->login.password = read_password(arguments.password_file)))
+        settings->login.password = password;
+    if (!has_password(settings->login.password_file) ||
+        !has_password(settings->sentinels.login.password_file))
         return EXIT_FAILED;
     srandom((unsigned)getpid() ^ (unsigned)monotonic_ms());
     catch_signals();

@@ -14,6 +14,9 @@
  *   persister_scan.c        a walk over the active set, for both of these
  *   persister_redis.c       one connection
  *   persister_server.c      what the server is and what its acknowledgement is worth
+ *   persister_sentinel.c    the thread that asks where the master is
+ *   persister_ack.c         what "durable" means, and whether Redis keeps it
+ *   persister_password.c    passwords from files
  *   persister_spawn.c       a private redis-server
  *   persister_watch.c       the thread that notices deaths
  *   persister_huge.c        the thread that puts the table on huge pages, if it is asked for
@@ -24,7 +27,9 @@
 #define TOOLS_PERSISTER_H
 
 #include "lib/sesstab.h"
+#include "tools/persister_ack.h"
 #include "tools/persister_redis.h"
+#include "tools/persister_sentinel.h"
 
 enum {
     TICK_MS = 100,     /* nothing sleeps longer, so that signals and children are noticed       */
@@ -35,8 +40,10 @@ enum {
 struct settings {
     const char *table;
     sesstab_options creation;
-    struct redis_address address;
+    struct redis_address address; /* unless there are sentinels */
     struct redis_login login;
+    struct sentinels sentinels;
+    struct ack_wish ack;
     const char *prefix;
     const char *spawn_directory; /* NULL: no private redis-server */
     unsigned flush_interval_ms;

@@ -202,6 +202,16 @@ static void judge_operation(struct batch *batch, const struct operation *operati
     }
 }
 
+/* Written, but not by enough servers (F5): not to be acknowledged. */
+static void withhold(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->hand.count; i++)
+        if (batch->hand.outcomes[i].kind == WRITTEN) {
+            batch->hand.outcomes[i].kind = WAITING;
+            metric_add(METRIC_UNCONFIRMED, 1);
+        }
+}
+
 static void judge_executed(struct batch *batch)
 {
     for (size_t k = 0; k < batch->hand.operation_count; k++) {
@@ -211,6 +221,8 @@ static void judge_executed(struct batch *batch)
         judge_operation(batch, &batch->hand.operations[k],
                         batch->hand.transaction.exec->element[k]);
     }
+    if (!batch->fence->confirmed)
+        withhold(batch);
 }
 
 /* Redis refused the transaction: for the commands with an error, or, if none has, for all. */
@@ -327,9 +339,10 @@ static enum verdict delete_first(struct batch *batch)
         if (batch->hand.outcomes[i].kind == REFUSED && batch->hand.images[i].kind == STORE_DELETE)
             handles[n++] = batch->hand.images[i].handle;
     enum verdict verdict = n ? remove_by_script(batch, handles, n) : COMMITTED;
+    bool confirmed = n && verdict == COMMITTED && fence_confirm(batch->fence);
     for (size_t i = 0; n && verdict == COMMITTED && i < batch->hand.count; i++)
         if (batch->hand.outcomes[i].kind == REFUSED && batch->hand.images[i].kind == STORE_DELETE)
-            batch->hand.outcomes[i].kind = WRITTEN;
+            batch->hand.outcomes[i].kind = confirmed ? WRITTEN : WAITING;
     free(handles);
     return verdict == ABORTED ? COMMITTED : verdict;
 }
@@ -351,7 +364,8 @@ static enum verdict write_alone(struct batch *batch)
         if (outcome->kind != REFUSED || !batch->hand.images[i].urgent || outcome->record_written)
             continue;
         outcome->kind = WAITING;
-        verdict = attempt(batch, i);
+        if (batch->fence->confirmed) /* else each would take a time-out */
+            verdict = attempt(batch, i);
         if (verdict == ABORTED)
             verdict = COMMITTED;
     }
@@ -392,7 +406,7 @@ static enum truth read_back(struct batch *batch, const struct store_image *image
     if (reply && parse_stored(reply, &stored) && stored.generation == image->generation)
         *held = stored.version;
     if (*held && *held >= image->bound_version)
-        truth = IN_REDIS;
+        truth = batch->fence->confirmed ? IN_REDIS : CANNOT_TELL;
     freeReplyObject(reply);
     return truth;
 }

@@ -226,6 +226,7 @@ void fence_leave(struct fence *fence)
     struct transaction leaving = { 0 };
     if (!fence_held(fence))
         return;
+    fence->replicas = 0; /* nobody waits for it */
     fence_begin(fence, &leaving);
     redis_put(fence->redis, "DEL", fence->leader_key, NULL);
     fence_commit(fence, &leaving);
@@ -290,9 +291,40 @@ enum verdict fence_check(struct fence *fence)
     if (verdict == COMMITTED && readable(fence->redis, looking.exec->element[0], "GET epoch"))
         remember(fence->epoch, looking.exec->element[0]);
     transaction_free(&looking);
-    if (verdict == ABORTED && fence_look(fence)) /* F3 */
+    if (verdict == ABORTED && fence_look(fence)) /* F4 */
         verdict = fence_held(fence) ? COMMITTED : FENCED;
     return redis_connected(fence->redis) ? verdict : BROKEN;
+}
+
+/* ---------------------------------------------------------------- replicas --------------- */
+
+static void put_wait(struct fence *fence)
+{
+    char replicas[16], ms[16];
+    snprintf(replicas, sizeof replicas, "%u", fence->replicas);
+    snprintf(ms, sizeof ms, "%d", fence->wait_ms);
+    if (fence->replicas)
+        redis_put(fence->redis, "WAIT", replicas, ms, NULL);
+}
+
+static bool read_wait(struct fence *fence)
+{
+    if (!fence->replicas)
+        return true;
+    redisReply *reply = redis_receive(fence->redis);
+    bool counted = accepted(fence->redis, reply, "WAIT") && reply->type == REDIS_REPLY_INTEGER;
+    if (counted)
+        fence->confirmed = reply->integer >= (long long)fence->replicas;
+    else
+        redis_drop(fence->redis, "WAIT did not answer with a number");
+    freeReplyObject(reply);
+    return counted;
+}
+
+bool fence_confirm(struct fence *fence)
+{
+    put_wait(fence);
+    return read_wait(fence) && fence->confirmed;
 }
 
 /* ---------------------------------------------------------------- batches ---------------- */
@@ -387,6 +419,7 @@ void fence_end(struct fence *fence, struct transaction *t)
     redis_put(redis, "ECHO", t->serial, NULL);
     t->commands = redis->appended - t->first;
     redis_put(redis, "EXEC", NULL);
+    put_wait(fence);
     redis_put(redis, "WATCH", fence->leader_key, NULL);
     redis_put(redis, "GET", fence->leader_key, NULL);
 }
@@ -400,7 +433,7 @@ enum verdict fence_verdict(struct fence *fence, struct transaction *t)
     if (!t->exec)
         return BROKEN;
     enum verdict verdict = judge(fence, t);
-    if (verdict == BROKEN)
+    if (verdict == BROKEN || !read_wait(fence))
         return BROKEN;
     bool watched = ask_accepted(redis, redis_receive(redis), "WATCH leader");
     redisReply *leader = redis_receive(redis);

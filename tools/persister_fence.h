@@ -15,6 +15,9 @@
  *       answer that came twice, or too many, is never taken for the next batch's (R2).
  *   F4  Under OOM Redis takes no command inside MULTI, not even DEL: a script that compares the
  *       token is the fence then, and for nothing but deletions and these two keys.
+ *   F5  Where replicas are wanted, WAIT stands between EXEC and WATCH: it speaks of everything that
+ *       was written by this connection, and GET comes after it.  It answers with a count when its
+ *       time is up as well: fewer than wanted, and the batch is not confirmed.
  *
  * Keys: <prefix>:leader  the token, {creation id}.{pid}.{process}.{connection}; deleted on leaving
  *       <prefix>:epoch   {creation id}.{incarnation}: whose data this is.  Lost with the data.
@@ -37,10 +40,13 @@ struct fence {
     uint64_t serial;            /* of the last batch or look                                */
     char holder[TOKEN_BYTES];   /* what the leader key was seen to hold last; "" nothing    */
     char epoch[TOKEN_BYTES];    /* what the epoch key was seen to hold last; "" nothing     */
+    unsigned replicas;          /* that must have a batch; 0: none need it                  */
+    int wait_ms;                /* for them                                                 */
+    bool confirmed;             /* they had everything when they were asked last (F5)       */
 };
 
 enum verdict {
-    COMMITTED, /* executed: `exec` has a reply per command                               */
+    COMMITTED, /* executed: `exec` has a reply per command; the fence says if confirmed  */
     ABORTED,   /* Redis refused it whole: `error`, and `refusals` of the commands it was for */
     FENCED,    /* the leader key changed: nothing was executed                           */
     BROKEN     /* dropped: nobody knows                                                  */
@@ -93,6 +99,9 @@ enum alive fence_holder_reads(struct fence *fence);
 /* EPOCH_OURS only if it names this segment and INCARNATION; EPOCH_FOREIGN: another segment. */
 enum epoch { EPOCH_OURS, EPOCH_MISSING, EPOCH_OTHER, EPOCH_FOREIGN };
 enum epoch fence_epoch(const struct fence *fence, uint32_t incarnation);
+
+/* Waits for the replicas; whether they have what this connection has written. */
+bool fence_confirm(struct fence *fence);
 
 /* Deletes the leader key if it is ours; best effort. */
 void fence_leave(struct fence *fence);

@@ -42,9 +42,12 @@ struct leader {
     struct store *store;
     struct spawn *spawn;
     const struct watch *watch;
+    struct sentinel *sentinel;   /* NULL without                                         */
+    struct redis_address address; /* of the server, or the master; "" while it is unknown */
     struct redis redis;
     struct server server;
     struct fence fence;
+    struct ack ack;
     struct batch batch;
     struct compare compare;
     struct resync resync;
@@ -115,7 +118,7 @@ static void say_down(struct leader *l, const char *event)
         return;
     memcpy(l->said, l->redis.reason, sizeof l->said);
     l->said_up = false;
-    log_event(LEVEL_WARN, event, TEXT("redis", l->settings->address.text),
+    log_event(LEVEL_WARN, event, TEXT("redis", l->address.text),
               TEXT("reason", l->redis.reason),
               TEXT("note", l->over ? NULL : "trying again; the table works, logins are answered "
                                     "unknown"));
@@ -146,10 +149,16 @@ static void say_up(struct leader *l)
     if (l->said_up)
         return;
     l->said_up = true;
-    log_event(LEVEL_INFO, "connected", TEXT("redis", l->settings->address.text),
+    log_event(LEVEL_INFO, "connected", TEXT("redis", l->address.text),
               TEXT("version", s->version), TEXT("run_id", s->run_id),
               TEXT("appendonly", s->appendonly), TEXT("appendfsync", s->appendfsync),
               TEXT("acknowledged_in", server_worth(s)), TEXT("policy", s->policy));
+    if (s->info_refused[0])
+        log_event(LEVEL_WARN, "redis-forbids", TEXT("reason", s->info_refused),
+                  TEXT("note", "its version, role and eviction policy are not known"));
+    if (s->config_refused[0])
+        log_event(LEVEL_WARN, "redis-forbids", TEXT("reason", s->config_refused),
+                  TEXT("note", "where what it acknowledges is kept is not known"));
     if (server_evicts(s))
         log_event(LEVEL_WARN, "redis-evicts", TEXT("policy", s->policy),
                   TEXT("note", "Redis may throw sessions away: set maxmemory-policy noeviction"));
@@ -316,10 +325,33 @@ static bool establish(struct leader *l)
     return fill(l) && redis_connected(&l->redis);
 }
 
+/* What the first server can't promise is not begun with. */
+static bool promise(struct leader *l)
+{
+    if (ack_possible(&l->ack))
+        return true;
+    end(l, ENDING_FAILED, l->ack.why);
+    redis_drop(&l->redis, l->ack.why);
+    return false;
+}
+
+/* Whether anything may be written (A1); tells people what "durable" means by now. */
+static bool may_write(struct leader *l)
+{
+    bool kept = ack_kept(&l->ack);
+    enum acknowledged where = ack_where(&l->ack);
+    metric_set(METRIC_IN_MEMORY, where == ACKNOWLEDGED_MEMORY);
+    metric_set(METRIC_IN_KERNEL, where == ACKNOWLEDGED_KERNEL);
+    metric_set(METRIC_IN_DISK, where == ACKNOWLEDGED_DISK);
+    metric_set(METRIC_IN_REPLICAS, where == ACKNOWLEDGED_REPLICAS);
+    store_acknowledged(l->store, where, l->settings->ack.replicas);
+    return kept;
+}
+
 static void try_to_connect(struct leader *l)
 {
-    if (!redis_connect(&l->redis, &l->settings->address, &l->settings->login) ||
-        !server_ask(&l->redis, &l->server) || !establish(l)) {
+    if (!redis_connect(&l->redis, &l->address, &l->settings->login) ||
+        !server_ask(&l->redis, &l->server) || !promise(l) || !establish(l)) {
         redis_drop(&l->redis, "the lead was lost");
         went_down(l);
         return;
@@ -331,10 +363,28 @@ static void try_to_connect(struct leader *l)
     store_connected(l->store, true);
 }
 
-/* Not while another server may listen at the private one's socket. */
+/* The sentinels name another master than the one that is written to: there, and at once. */
+static void follow_master(struct leader *l)
+{
+    struct redis_address now;
+    if (!l->sentinel || !sentinel_master(l->sentinel, &now) ||
+        strcmp(now.text, l->address.text) == 0)
+        return;
+    if (l->address.text[0]) {
+        log_event(LEVEL_WARN, "master-changed", TEXT("from", l->address.text),
+                  TEXT("to", now.text));
+        metric_add(METRIC_MASTER_CHANGES, 1);
+    }
+    l->address = now;
+    l->backoff_ms = BACKOFF_MIN_MS;
+    l->retry_at = 0;
+    redis_drop(&l->redis, "the sentinels name another master");
+}
+
+/* Not while another server may listen at the private one's socket, or no sentinel has answered. */
 static bool may_connect(const struct leader *l)
 {
-    return !l->spawn || spawn_is_up(l->spawn);
+    return l->address.text[0] && (!l->spawn || spawn_is_up(l->spawn));
 }
 
 static void connect_in_time(struct leader *l)
@@ -420,6 +470,7 @@ static bool wanted(struct leader *l)
 static enum verdict check(struct leader *l)
 {
     l->check_at = monotonic_ms() + CHECK_MS;
+    ack_look(&l->ack);
     enum verdict verdict = fence_check(&l->fence);
     if (verdict != COMMITTED)
         return verdict;
@@ -511,6 +562,11 @@ static enum verdict serve(struct leader *l)
         if (verdict != COMMITTED)
             return verdict;
     }
+    if (!may_write(l)) {
+        store_take(l->store, NULL, 0, false); /* as in connect_in_time() */
+        pause_ms(TICK_MS);
+        return COMMITTED;
+    }
     if (!l->gather_until || monotonic_ms() < l->gather_until)
         gather(l);
     /* Tickets alone: who waits does not wait for the others' writes as well. */
@@ -579,6 +635,7 @@ static void tick(struct leader *l)
     if (l->spawn)
         spawn_tend(l->spawn);
     quarantine_tick(&l->batch.quarantine);
+    follow_master(l);
     if (l->resync.running)
         follow_resync(l, now);
     if (now >= l->progress_at)
@@ -597,11 +654,16 @@ static uint64_t leave_deadline(uint64_t start)
 /* Nothing is left, or nothing more can be done about it. */
 static bool flushed(struct leader *l, enum verdict verdict, size_t taken)
 {
-    if (!l->up || verdict != COMMITTED || l->batch.quarantine.probe_at)
+    if (!l->up || verdict != COMMITTED || l->batch.quarantine.probe_at || !may_write(l))
         return true;
     if (taken == l->settings->batch)
         return false;
     return !store_busy(l->store) || store_lag(l->store) == 0;
+}
+
+static const char *why_left(const struct leader *l)
+{
+    return !l->up ? l->redis.reason : !l->ack.kept ? l->ack.why : NULL;
 }
 
 static void flush(struct leader *l)
@@ -620,7 +682,7 @@ static void flush(struct leader *l)
     uint64_t left = store_lag(l->store);
     log_event(left ? LEVEL_WARN : LEVEL_INFO, "flushed",
               NUMBER("written", l->batch.written - written), NUMBER("left", left),
-              TEXT("reason", left && !l->up ? l->redis.reason : NULL),
+              TEXT("reason", left ? why_left(l) : NULL),
               NUMBER("ms", monotonic_ms() - start));
 }
 
@@ -645,6 +707,11 @@ static bool prepare(struct leader *l)
     l->redis.timeout_ms = settings->timeout_ms;
     l->backoff_ms = BACKOFF_MIN_MS;
     fence_init(&l->fence, &l->redis, settings->prefix, store_creation_id(l->store));
+    ack_init(&l->ack, &settings->ack, &l->fence, &l->server);
+    if (settings->sentinels.count && !(l->sentinel = sentinel_start(&settings->sentinels)))
+        return false;
+    if (!l->sentinel)
+        l->address = settings->address;
     return batch_init(&l->batch, l->table, l->store, &l->fence, settings->prefix,
                       settings->batch);
 }
@@ -695,6 +762,7 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
     leave(&l);
     progressing = NULL;
     metric_set(METRIC_LEADER, 0);
+    sentinel_stop(l.sentinel);
     batch_free(&l.batch);
     redis_free(&l.redis);
     return l.ending;

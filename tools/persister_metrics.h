@@ -33,7 +33,23 @@
     X(LOSSES_SOME, counter, "sesstab_redis_losses_total", "extent=\"some\"",                       \
       "Times that Redis was found to have lost this table's data, or to have gone back")           \
     X(RESYNCED, counter, "sesstab_resynced_sessions_total", "",                                    \
-      "Sessions written to Redis again because it had lost them")
+      "Sessions written to Redis again because it had lost them")                                  \
+    X(UNCONFIRMED, counter, "sesstab_redis_unconfirmed_writes_total", "",                          \
+      "Sessions written to Redis and not acknowledged, because replicas were missing")             \
+    X(PROMISE_KEPT, gauge, "sesstab_redis_promise_kept", "",                                       \
+      "1 while Redis keeps what --ack asks for; else nothing is written")                          \
+    X(IN_MEMORY, gauge, "sesstab_redis_acknowledged_in", "where=\"memory\"",                       \
+      "1 for where what Redis acknowledges is")                                                    \
+    X(IN_KERNEL, gauge, "sesstab_redis_acknowledged_in", "where=\"kernel\"",                       \
+      "1 for where what Redis acknowledges is")                                                    \
+    X(IN_DISK, gauge, "sesstab_redis_acknowledged_in", "where=\"disk\"",                           \
+      "1 for where what Redis acknowledges is")                                                    \
+    X(IN_REPLICAS, gauge, "sesstab_redis_acknowledged_in", "where=\"replicas\"",                   \
+      "1 for where what Redis acknowledges is")                                                    \
+    X(MASTER_CHANGES, counter, "sesstab_sentinel_master_changes_total", "",                        \
+      "Masters that the sentinels named after the first")                                          \
+    X(SENTINEL_ERRORS, counter, "sesstab_sentinel_errors_total", "",                               \
+      "Questions that a sentinel did not answer")
 
 enum metric {
 #define X(constant, type, name, labels, help) METRIC_##constant,

@@ -8,6 +8,7 @@
 #include "tools/persister_redis.h"
 
 #include "tools/persister.h"
+#include "tools/persister_password.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -73,6 +74,9 @@ const char *redis_parse_address(const char *text, struct redis_address *address)
         return parse_unix(text + 5, address);
     if (strncmp(text, "tcp:", 4) == 0)
         return parse_tcp(text + 4, address);
+    if (strncmp(text, "tls:", 4) == 0)
+        return "there is no TLS: that needs hiredis 1.0 or newer, and this is built for 0.14; use a "
+               "unix socket, or a tunnel such as stunnel";
     return "an address is unix:PATH or tcp:HOST:PORT";
 }
 
@@ -183,22 +187,50 @@ static bool open_socket(struct redis *redis, const struct redis_address *address
     return true;
 }
 
-static bool log_in(struct redis *redis, const struct redis_login *login)
+/* Of a refusal of AUTH what may be logged: where AUTH is unknown, Redis repeats its arguments. */
+static void drop_refused(struct redis *redis, const redisReply *reply)
 {
-    if (!login->password)
-        return true;
+    char text[256];
+    bool is_error = reply->type == REDIS_REPLY_ERROR;
+    snprintf(text, sizeof text, "Redis refused to log in: %s",
+             is_error ? reply->str : "what it answered is not of the protocol");
+    char *arguments = strstr(text, ", with args");
+    if (arguments)
+        *arguments = '\0';
+    redis_drop(redis, text);
+}
+
+static void authenticate(struct redis *redis, const char *user, const char *password)
+{
     redis_start(redis, "AUTH");
-    if (login->user)
-        redis_text(redis, login->user);
-    redis_text(redis, login->password);
+    if (user)
+        redis_text(redis, user);
+    redis_text(redis, password);
     redis_append(redis);
     redisReply *reply = redis_receive(redis);
-    if (reply && reply->type == REDIS_REPLY_ERROR) {
-        char text[256];
-        snprintf(text, sizeof text, "Redis refused to log in: %s", reply->str);
-        redis_drop(redis, text);
-    }
+    if (reply && !redis_says(reply, "OK"))
+        drop_refused(redis, reply);
     freeReplyObject(reply);
+    if (redis->output) /* a core shows no password */
+        explicit_bzero(redis->output, redis->output_room);
+}
+
+static bool log_in(struct redis *redis, const struct redis_login *login)
+{
+    char password[PASSWORD_BYTES], text[256];
+    if (!login->password_file) {
+        if (login->password)
+            authenticate(redis, login->user, login->password);
+        return redis_connected(redis);
+    }
+    const char *wrong = password_read(login->password_file, password);
+    if (wrong) {
+        snprintf(text, sizeof text, "the password file %.100s: %s", login->password_file, wrong);
+        redis_drop(redis, text);
+    } else {
+        authenticate(redis, login->user, password);
+    }
+    explicit_bzero(password, sizeof password);
     return redis_connected(redis);
 }
 

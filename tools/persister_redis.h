@@ -27,12 +27,16 @@ struct redis_address {
     int port;       /* 0: a unix socket                            */
 };
 
-/* "unix:PATH", "tcp:HOST:PORT", "tcp:[V6]:PORT".  NULL, or what is wrong with TEXT. */
+/*
+ * "unix:PATH", "tcp:HOST:PORT", "tcp:[V6]:PORT".  NULL, or what is wrong with TEXT.  There is no TLS:
+ * hiredis has it from 1.0 on, Debian 12 has 0.14, and what can't be tried out is not offered.
+ */
 const char *redis_parse_address(const char *text, struct redis_address *address);
 
 struct redis_login {
-    const char *user;     /* NULL: Redis's default user       */
-    const char *password; /* NULL: none                       */
+    const char *user;          /* NULL: Redis's default user                       */
+    const char *password;      /* NULL: none                                       */
+    const char *password_file; /* instead, read at each connect; NULL: none        */
     int database;
 };
 

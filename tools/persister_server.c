@@ -55,6 +55,11 @@ static void read_config(struct server *server, const redisReply *reply)
         { "appendfsync", server->appendfsync, sizeof server->appendfsync },
         { "no-appendfsync-on-rewrite", server->on_rewrite, sizeof server->on_rewrite },
     };
+    server->config_refused[0] = '\0';
+    if (reply->type == REDIS_REPLY_ERROR)
+        snprintf(server->config_refused, sizeof server->config_refused, "%s", reply->str);
+    for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++)
+        wanted[w].value[0] = '\0';
     if (reply->type != REDIS_REPLY_ARRAY)
         return;
     for (size_t i = 0; i + 1 < reply->elements; i += 2)
@@ -72,12 +77,19 @@ bool server_ask(struct redis *redis, struct server *server)
         read_info(redis, server, info->str);
     else if (info && redis_refusal(info) == REFUSAL_LATER)
         redis_drop(redis, info->str);
+    else if (info && info->type == REDIS_REPLY_ERROR)
+        snprintf(server->info_refused, sizeof server->info_refused, "%s", info->str);
     freeReplyObject(info);
+    server_look(redis, server);
+    return redis_connected(redis);
+}
+
+void server_look(struct redis *redis, struct server *server)
+{
     redisReply *config = redis_ask(redis, "CONFIG", "GET", "*append*", NULL);
     if (config)
         read_config(server, config);
     freeReplyObject(config);
-    return redis_connected(redis);
 }
 
 /* True unless REPLY tells another NAME than KNOWN, which becomes that. */

@@ -13,10 +13,14 @@ struct server {
     char replid[48];        /* differs after it was another's replica; "" unknown               */
     char appendonly[8], appendfsync[16], on_rewrite[8]; /* as CONFIG GET says; "" unknown       */
     char policy[32];        /* maxmemory-policy                                                 */
+    char info_refused[128], config_refused[128]; /* why it does not tell; "" it does            */
 };
 
 /* Asks it.  False, and dropped with a reason, when it cannot be written to. */
 bool server_ask(struct redis *redis, struct server *server);
+
+/* Reads its configuration once more. */
+void server_look(struct redis *redis, struct server *server);
 
 /*
  * Asks again which server it is: false when it has become another one, or another one's copy, since

@@ -169,6 +169,22 @@ static cJSON *sessions_json(const struct summary *sum)
     return o;
 }
 
+static enum acknowledged acknowledged_in(const struct header *h)
+{
+    uint64_t where = h->acknowledged & 0xff;
+    return where < ACKNOWLEDGED_COUNT ? (enum acknowledged)where : ACKNOWLEDGED_UNKNOWN;
+}
+
+static void acknowledged_json(const struct header *h, cJSON *o)
+{
+    static const char *const names[] = { "unknown", "memory", "kernel", "disk", "replicas",
+                                         "nothing" };
+    enum acknowledged where = acknowledged_in(h);
+    must(cJSON_AddStringToObject(o, "acknowledged_in", names[where]));
+    if (where == ACKNOWLEDGED_REPLICAS)
+        json_number(o, "replicas", h->acknowledged >> 8);
+}
+
 static cJSON *store_json(const struct summary *sum, uint64_t now)
 {
     const struct header *h = &sum->image->header;
@@ -176,6 +192,7 @@ static cJSON *store_json(const struct summary *sum, uint64_t now)
     must(cJSON_AddBoolToObject(o, "ready", is_ready(h)));
     json_number(o, "incarnation", h->incarnation);
     json_time(o, "down_since", h->store_down_since);
+    acknowledged_json(h, o);
     if (sum->leader.id)
         cJSON_AddItemToObject(o, "leader", worker_json(&sum->leader));
     else
@@ -276,6 +293,24 @@ static void print_leader(const struct summary *sum)
     puts(liveness_names[a->life]);
 }
 
+/* What "durable" means, as the persister has found out. */
+static void print_acknowledged(const struct header *h)
+{
+    static const char *const texts[] = {
+        "Redis does not tell where it has what it acknowledges",
+        "in memory: lost when Redis dies",
+        "in kernel: lost when its machine dies, up to two seconds",
+        "in disk",
+        "in replicas",
+        "nothing at present: what --ack asks for is missing (see the persister's log)",
+    };
+    enum acknowledged where = acknowledged_in(h);
+    if (where == ACKNOWLEDGED_REPLICAS)
+        printf("acknowledged in %" PRIu64 " replicas\n", h->acknowledged >> 8);
+    else
+        printf("acknowledged %s\n", texts[where]);
+}
+
 static void print_store(const struct summary *sum, uint64_t now)
 {
     const struct header *h = &sum->image->header;
@@ -291,6 +326,7 @@ static void print_store(const struct summary *sum, uint64_t now)
                age_text(now, sum->waiting.oldest, age));
     else
         puts("tickets      none waiting");
+    print_acknowledged(h);
     printf("ready        %s\n", is_ready(h) ? "yes" : "no");
 }
 
