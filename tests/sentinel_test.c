@@ -71,7 +71,7 @@ static void bind_on_and_on(void *context)
     char player[32];
     for (uint64_t n = 1; !world->stop; n++) {
         snprintf(player, sizeof player, "%" PRIu64, n);
-        int result = sesstab_bind(world->table, me + 1, player, 1000);
+        int result = sesstab_bind(world->table, me + 1, player, 3000);
         if (result == SESSTAB_OK)
             world->durable[me] = n;
         else
