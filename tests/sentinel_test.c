@@ -150,7 +150,7 @@ static void what_a_replica_acknowledged_is_there_when_it_is_promoted(void **stat
     (void)state;
     start_load(world, binders);
     cut_off_replicas(world->d.servers[0].redis);
-    pause_ms(1500); /* longer than WAIT waits */
+    pause_ms(2500); /* WAIT is answered twice */
     kill_redis(world->d.servers[0].redis);
     kill_child(world->persister);
     end_load(world, binders);
