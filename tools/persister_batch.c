@@ -324,6 +324,12 @@ static enum verdict remove_by_script(struct batch *batch, const uint64_t *handle
                            : reply->type == REDIS_REPLY_INTEGER && reply->integer == 0  ? COMMITTED
                            : reply->type == REDIS_REPLY_INTEGER && reply->integer == -1 ? FENCED
                                                                                         : ABORTED;
+    if (reply && reply->type == REDIS_REPLY_ERROR && !batch->said_no_script) {
+        batch->said_no_script = true;
+        log_event(LEVEL_WARN, "remove-refused", NUMBER("sessions", count),
+                  TEXT("reason", reply->str),
+                  TEXT("note", "while Redis has no memory only a script can delete"));
+    }
     freeReplyObject(reply);
     return verdict;
 }
@@ -406,7 +412,7 @@ static enum truth read_back(struct batch *batch, const struct store_image *image
     if (reply && parse_stored(reply, &stored) && stored.generation == image->generation)
         *held = stored.version;
     if (*held && *held >= image->bound_version)
-        truth = batch->fence->confirmed ? IN_REDIS : CANNOT_TELL;
+        truth = IN_REDIS;
     freeReplyObject(reply);
     return truth;
 }
@@ -455,6 +461,8 @@ static bool answer_refused(struct batch *batch, size_t i)
 {
     const struct store_image *image = &batch->hand.images[i];
     uint64_t held;
+    if (!batch->fence->confirmed) /* what is in Redis now may be lost with it */
+        return false;
     if (!image->urgent || image->kind == STORE_DELETE || !store_waited_for(batch->store, image))
         return false;
     enum truth truth = batch->hand.outcomes[i].record_written ? IN_REDIS

@@ -57,6 +57,7 @@ struct batch {
     struct round round;
     uint64_t written, refused, lost; /* since batch_init() */
     uint64_t said_since, said, unsaid; /* refusals: in this second logged, and not */
+    bool said_no_script;
 };
 
 /* ROOM images at a time.  False: out of memory. */

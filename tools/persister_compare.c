@@ -5,6 +5,7 @@
 #include "tools/persister.h"
 #include "tools/persister_metrics.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* What the table claims of one session. */
@@ -43,6 +44,9 @@ static void finish(struct compare *c)
               NUMBER("ms", monotonic_ms() - c->started_at));
     metric_add(METRIC_LOSSES_SOME, c->repaired > 0);
     metric_add(METRIC_RESYNCED, c->repaired);
+    if (c->denied[0])
+        log_event(LEVEL_WARN, "compare-refused", TEXT("reason", c->denied),
+                  TEXT("note", "what could not be compared was written again, or is left as it is"));
     compare_stop(c);
 }
 
@@ -100,6 +104,12 @@ static bool seen_enough(const struct claim *claim, uint64_t stored)
     return claim->image.kind == STORE_TOUCH || !parse_time(text, &storable) || stored >= storable;
 }
 
+static void note_denied(struct compare *c, const redisReply *reply)
+{
+    if (redis_refusal(reply) == REFUSAL_DENIED)
+        snprintf(c->denied, sizeof c->denied, "%s", reply->str);
+}
+
 /* Reads the three answers; drops the connection when Redis cannot be asked now. */
 static bool holds(struct compare *c, const struct claim *claim)
 {
@@ -112,6 +122,9 @@ static bool holds(struct compare *c, const struct claim *claim)
         same = parse_stored(fields, &stored) && stored.generation == claim->image.generation &&
                stored.version == claim->image.version && seen_enough(claim, stored.last_seen) &&
                integer_is(metadata, claim->metadata_count) && integer_is(member, 1);
+        note_denied(c, fields);
+        note_denied(c, metadata);
+        note_denied(c, member);
         if (redis_refusal(fields) == REFUSAL_LATER)
             redis_drop(redis, fields->str);
     }
@@ -168,6 +181,8 @@ static size_t leave_strange(struct compare *c, uint64_t *handles, size_t count)
         bool empty = reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 0;
         if (empty || (reply && !parse_record(reply, handles[i], &record)))
             handles[kept++] = handles[i];
+        if (reply)
+            note_denied(c, reply);
         freeReplyObject(reply);
     }
     c->strange += count - kept;

@@ -24,6 +24,7 @@ struct compare {
     struct scan scan;
     bool claims_only;
     uint64_t started_at, compared, repaired, removed, strange;
+    char denied[200];        /* by what permission Redis could not be asked; "" it could */
 };
 
 /* Begins; one that runs is begun anew.  CLAIMS_ONLY: without the second part. */

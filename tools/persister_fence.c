@@ -174,7 +174,8 @@ static bool set_token_when_full(struct fence *fence)
 static bool set_token(struct fence *fence)
 {
     /* This connection's own SET would spoil a WATCH of its own that stands. */
-    freeReplyObject(redis_ask(fence->redis, "UNWATCH", NULL));
+    if (!ask_accepted(fence->redis, redis_ask(fence->redis, "UNWATCH", NULL), "UNWATCH"))
+        return false;
     redisReply *reply = redis_ask(fence->redis, "SET", fence->leader_key, fence->token, NULL);
     if (reply && redis_refusal(reply) == REFUSAL_FULL) {
         freeReplyObject(reply);
