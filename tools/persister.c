@@ -14,6 +14,7 @@
 #include "tools/persister_huge.h"
 #include "tools/persister_lead.h"
 #include "tools/persister_password.h"
+#include "tools/persister_renew.h"
 #include "tools/persister_spawn.h"
 #include "tools/persister_table.h"
 #include "tools/persister_watch.h"
@@ -115,7 +116,8 @@ enum {
     OPTION_HUGE_PAGES,
     OPTION_LOG_LEVEL,
     OPTION_TIMEOUT,
-    OPTION_SUPERSEDE_AFTER
+    OPTION_SUPERSEDE_AFTER,
+    OPTION_TTL
 };
 
 static const struct argp_option options[] = {
@@ -147,6 +149,9 @@ static const struct argp_option options[] = {
     { "db", OPTION_DATABASE, "N", 0, "database number (0)", 2 },
     { "prefix", OPTION_PREFIX, "TEXT", 0, "what all keys begin with (sesstab)", 2 },
     { "timeout", OPTION_TIMEOUT, "MS", 0, "how long an answer may take (5000)", 2 },
+    { "ttl", OPTION_TTL, "SECONDS", 0,
+      "how long sessions live in Redis without this persister, which renews it; 3 or more, 0: "
+      "for ever (86400)", 2 },
     { "spawn-redis", OPTION_SPAWN_REDIS, "DIR", 0,
       "run a private redis-server whose files are in DIR, which is made if there is none, instead "
       "of --redis.  Its socket is DIR/redis.sock.  It is configured by DIR/redis.conf if there is "
@@ -231,6 +236,13 @@ static int64_t group_option(struct argp_state *state, const char *text)
         return group->gr_gid;
     return (int64_t)number_option(state, "group (there is no such group, so it)", text, 0,
                                   UINT32_MAX - 1);
+}
+
+static unsigned ttl_option(struct argp_state *state, const char *text)
+{
+    if (strcmp(text, "0") == 0)
+        return 0;
+    return (unsigned)number_option(state, "ttl (unless it is 0)", text, TTL_MIN, TTL_MAX);
 }
 
 /* With the slash in front, which may be left out. */
@@ -349,6 +361,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_TIMEOUT:
         settings->timeout_ms = (int)number_option(state, "timeout", text, 10, 600000);
         break;
+    case OPTION_TTL: settings->ttl = ttl_option(state, text); break;
     case OPTION_SPAWN_REDIS: settings->spawn_directory = text; break;
     case OPTION_FLUSH_INTERVAL:
         settings->flush_interval_ms = (unsigned)number_option(state, "flush-interval", text, 0,
@@ -494,7 +507,8 @@ int main(int argc, char **argv)
     static const struct argp parser = { options, parse_option, NULL, doc, NULL, NULL, NULL };
     struct arguments arguments = {
         .settings = { .table = "/sesstab", .prefix = "sesstab", .flush_interval_ms = 50,
-                      .batch = 128, .timeout_ms = 5000, .supersede_after_ms = 3000 }
+                      .batch = 128, .timeout_ms = 5000, .supersede_after_ms = 3000,
+                      .ttl = TTL_DEFAULT }
     };
     struct settings *settings = &arguments.settings;
     fill_standard_descriptors();

@@ -11,6 +11,7 @@
  *   persister_record.c      a session as Redis sees it: keys, fields, times
  *   persister_load.c        Redis -> a fresh table
  *   persister_compare.c     Redis against a table that survived
+ *   persister_renew.c       the time to live of what Redis holds
  *   persister_scan.c        a walk over the active set, for both of these
  *   persister_redis.c       one connection
  *   persister_server.c      what the server is and what its acknowledgement is worth
@@ -50,6 +51,7 @@ struct settings {
     unsigned batch;
     int timeout_ms;
     int supersede_after_ms; /* 0: a leader that lives is never replaced */
+    unsigned ttl;               /* seconds that a session lives in Redis unless renewed; 0: ever */
     bool huge_pages;
 };
 

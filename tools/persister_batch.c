@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum operation_kind { CLEAR, RECORD, METADATA, JOIN, TOUCH, REMOVE, LEAVE };
+enum operation_kind { CLEAR, RECORD, METADATA, JOIN, EXPIRE, TOUCH, REMOVE, LEAVE };
 enum {
-    OPERATIONS_PER_IMAGE = 4,
+    OPERATIONS_PER_IMAGE = 7,
     CHAIN = 64, /* batches of tickets in a row                */
     LOUD = 8    /* refused bindings that are logged in a second */
 };
@@ -57,7 +57,7 @@ static void hand_free(struct hand *hand)
 }
 
 bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct fence *fence,
-                const char *prefix, size_t room)
+                const char *prefix, size_t room, unsigned ttl)
 {
     memset(batch, 0, sizeof *batch);
     batch->table = table;
@@ -65,6 +65,7 @@ bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct
     batch->fence = fence;
     batch->prefix = prefix;
     batch->room = room;
+    batch->ttl = ttl;
     quarantine_init(&batch->quarantine, store);
     round_init(&batch->round, store);
     return hand_init(&batch->hand, room) && hand_init(&batch->ahead, room);
@@ -88,6 +89,24 @@ static void operate(struct batch *batch, size_t image, enum operation_kind kind)
     batch->hand.operations[batch->hand.operation_count++] = (struct operation){ image, kind };
 }
 
+static void append_expire(struct batch *batch, size_t i, const char *key, unsigned ttl)
+{
+    char seconds[16];
+    if (ttl == 0)
+        return;
+    snprintf(seconds, sizeof seconds, "%u", ttl);
+    operate(batch, i, EXPIRE);
+    redis_put(batch->fence->redis, "EXPIRE", key, seconds, NULL);
+}
+
+/* Once in a transaction: the set may be new by it. */
+static void append_expire_set(struct batch *batch, size_t i, const char *active)
+{
+    if (!batch->hand.set_renewed)
+        append_expire(batch, i, active, 2 * batch->ttl);
+    batch->hand.set_renewed = true;
+}
+
 static void append_put(struct batch *batch, size_t i, const struct session_key *key,
                        const sesstab_view *view)
 {
@@ -100,14 +119,18 @@ static void append_put(struct batch *batch, size_t i, const struct session_key *
     }
     operate(batch, i, RECORD);
     append_record(redis, key, image, view);
+    if (image->replace) /* else it is there, and renewed */
+        append_expire(batch, i, key->record, batch->ttl);
     if (view->metadata_count) {
         operate(batch, i, METADATA);
         append_metadata(redis, key, view);
+        append_expire(batch, i, key->metadata, batch->ttl);
     }
     if (image->member) {
         active_key(active, batch->prefix);
         operate(batch, i, JOIN);
         redis_put(redis, "SADD", active, key->handle, NULL);
+        append_expire_set(batch, i, active);
     }
 }
 
@@ -254,6 +277,7 @@ static enum verdict compose(struct batch *batch, size_t only)
         return BROKEN;
     }
     batch->hand.operation_count = 0;
+    batch->hand.set_renewed = false;
     for (size_t i = 0; i < batch->hand.count; i++)
         if (batch->hand.outcomes[i].kind == WAITING && (only == everything || only == i))
             append_image(batch, i);

@@ -4,6 +4,7 @@
  *
  *   kind     commands
  *   PUT      [DEL record metadata]  HSET record ...  [HSET metadata ...]  [SADD active handle]
+ *            and EXPIRE for each key that may be new by it (persister_renew.h)
  *   TOUCH    HSET record LastSeen ...
  *   DELETE   DEL record metadata    SREM active handle
  *
@@ -40,6 +41,7 @@ struct hand {
     size_t count;
     struct store_image *images;
     struct outcome *outcomes;      /* of the images                       */
+    bool set_renewed;              /* the active set's, in this one       */
     struct operation *operations;  /* the transaction's commands          */
     size_t operation_count;
     struct transaction transaction;
@@ -50,6 +52,7 @@ struct batch {
     struct store *store;
     struct fence *fence;
     const char *prefix;
+    unsigned ttl;                  /* seconds that a session's keys live; 0: for ever */
     size_t room;                   /* images in a hand, at most           */
     struct hand hand, ahead;       /* being written; B3                   */
     size_t allowance;              /* see quarantine_allowance()          */
@@ -60,9 +63,9 @@ struct batch {
     bool said_no_script;
 };
 
-/* ROOM images at a time.  False: out of memory. */
+/* ROOM images at a time; keys live for TTL seconds (0: for ever).  False: out of memory. */
 bool batch_init(struct batch *batch, sesstab *table, struct store *store, struct fence *fence,
-                const char *prefix, size_t room);
+                const char *prefix, size_t room, unsigned ttl);
 void batch_free(struct batch *batch);
 
 /*

@@ -7,6 +7,7 @@
 #include "tools/persister_fence.h"
 #include "tools/persister_load.h"
 #include "tools/persister_metrics.h"
+#include "tools/persister_renew.h"
 #include "tools/persister_server.h"
 #include "tools/persister_table.h"
 
@@ -52,6 +53,7 @@ struct leader {
     struct compare compare;
     struct resync resync;
     uint64_t progress_at;        /* the next line about how far compare and resync are   */
+    struct renew renew;
     bool over;
     enum ending ending;          /* once over                                            */
     bool up;                     /* connected and filled                                 */
@@ -127,6 +129,7 @@ static void say_down(struct leader *l, const char *event)
 static void went_down(struct leader *l)
 {
     compare_stop(&l->compare);
+    renew_stop(&l->renew);
     quarantine_release(&l->batch.quarantine);
     round_begin(&l->batch.round);
     if (l->up && monotonic_ms() - l->up_since >= STABLE_MS)
@@ -360,6 +363,7 @@ static void try_to_connect(struct leader *l)
     l->up_since = monotonic_ms();
     l->check_at = l->up_since + CHECK_MS;
     l->said[0] = '\0';
+    renew_start(&l->renew, &l->batch, &l->compare);
     store_connected(l->store, true);
 }
 
@@ -495,7 +499,7 @@ static enum verdict check(struct leader *l)
 static void gather(struct leader *l)
 {
     uint64_t now = monotonic_ms();
-    uint64_t limit = compare_running(&l->compare) ? 0 : TICK_MS;
+    uint64_t limit = compare_running(&l->compare) || renew_due(&l->renew) ? 0 : TICK_MS;
     bool deep = l->gather_until == 0;
     if (!deep && l->gather_until < now + limit)
         limit = l->gather_until > now ? l->gather_until - now : 0;
@@ -575,6 +579,8 @@ static enum verdict serve(struct leader *l)
         verdict = write_gathered(l);
     if (verdict == COMMITTED && compare_running(&l->compare))
         verdict = compare_slice(&l->compare);
+    if (verdict == COMMITTED && renew_due(&l->renew))
+        verdict = renew_slice(&l->renew);
     return verdict;
 }
 
@@ -713,7 +719,7 @@ static bool prepare(struct leader *l)
     if (!l->sentinel)
         l->address = settings->address;
     return batch_init(&l->batch, l->table, l->store, &l->fence, settings->prefix,
-                      settings->batch);
+                      settings->batch, settings->ttl);
 }
 
 static void say_leading(struct leader *l)

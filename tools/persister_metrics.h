@@ -49,7 +49,13 @@
     X(MASTER_CHANGES, counter, "sesstab_sentinel_master_changes_total", "",                        \
       "Masters that the sentinels named after the first")                                          \
     X(SENTINEL_ERRORS, counter, "sesstab_sentinel_errors_total", "",                               \
-      "Questions that a sentinel did not answer")
+      "Questions that a sentinel did not answer")                                                  \
+    X(RENEWALS, counter, "sesstab_redis_renewals_total", "",                                       \
+      "Sessions whose time to live in Redis was renewed")                                          \
+    X(RENEWALS_REFUSED, counter, "sesstab_redis_renewals_refused_total", "",                       \
+      "Times that Redis refused to renew a few sessions' time to live")                            \
+    X(EXPIRED, counter, "sesstab_redis_expired_sessions_total", "",                                \
+      "Sessions found gone from Redis when they were renewed, and written again")
 
 enum metric {
 #define X(constant, type, name, labels, help) METRIC_##constant,
