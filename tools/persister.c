@@ -25,49 +25,21 @@
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, STANDBY_MS = 20, SUPERSEDE_MIN_MS = 200 };
 
-/* ---------------------------------------------------------------- time and signals ------- */
-
-static atomic_ullong stop_by; /* monotonic ms; 0: go on */
-
-uint64_t monotonic_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-bool stop_requested(void)
-{
-    return stop_deadline() != 0;
-}
-
-uint64_t stop_deadline(void)
-{
-    return atomic_load_explicit(&stop_by, memory_order_relaxed);
-}
-
-void pause_ms(unsigned ms)
-{
-    struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
-    if (!stop_requested())
-        nanosleep(&time, NULL);
-}
+/* ---------------------------------------------------------------- signals ---------------- */
 
 /* The first signal asks to flush and leave; the second leaves.  A successor finds everything. */
 static void on_stop(int signal)
 {
     if (stop_requested())
         _exit(128 + signal);
-    atomic_store_explicit(&stop_by, monotonic_ms() + STOP_MS, memory_order_relaxed);
+    stop_by(monotonic_ms() + STOP_MS);
 }
 
 /* Descriptors 0 to 2, where closed: else a socket might get their number, and log lines with it. */

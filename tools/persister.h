@@ -1,6 +1,6 @@
 /*
- * What the persister's parts share: settings, the clock they pace themselves by, and the wish to
- * stop.
+ * What the persister's parts share: settings; the clock and the wish to stop are in
+ * persister_clock.h.
  *
  *   persister.c             options, signals, main
  *   persister_lead.c        leadership: standby, connecting, what Redis holds, pacing, leaving
@@ -13,6 +13,7 @@
  *   persister_compare.c     Redis against a table that survived
  *   persister_renew.c       the time to live of what Redis holds
  *   persister_scan.c        a walk over the active set, for both of these
+ *   persister_clock.c       the clock, and the wish to stop
  *   persister_redis.c       one connection
  *   persister_server.c      what the server is and what its acknowledgement is worth
  *   persister_sentinel.c    the thread that asks where the master is
@@ -29,11 +30,11 @@
 
 #include "lib/sesstab.h"
 #include "tools/persister_ack.h"
+#include "tools/persister_clock.h"
 #include "tools/persister_redis.h"
 #include "tools/persister_sentinel.h"
 
 enum {
-    TICK_MS = 100,     /* nothing sleeps longer, so that signals and children are noticed       */
     STOP_MS = 5000,    /* after SIGTERM, to flush                                               */
     CHECK_MS = 500     /* how often a loss of Redis's data and a rival leader are looked for    */
 };
@@ -54,18 +55,5 @@ struct settings {
     unsigned ttl;               /* seconds that a session lives in Redis unless renewed; 0: ever */
     bool huge_pages;
 };
-
-uint64_t monotonic_ms(void);
-
-/* SIGTERM or SIGINT has arrived; and the monotonic time to be gone, 0 before that. */
-bool stop_requested(void);
-uint64_t stop_deadline(void);
-
-/* Sleeps for MS, or until the process is asked to stop. */
-void pause_ms(unsigned ms);
-
-/* To be called wherever the leading thread may stay for longer than TICK_MS and is not stuck, or
- * else a stand-by takes it for stopped. */
-void note_progress(void);
 
 #endif

@@ -118,7 +118,7 @@ static void append_put(struct batch *batch, size_t i, const struct session_key *
         redis_put(redis, "DEL", key->record, key->metadata, NULL);
     }
     operate(batch, i, RECORD);
-    append_record(redis, key, image, view);
+    append_record(redis, key, view);
     if (image->replace) /* else it is there, and renewed */
         append_expire(batch, i, key->record, batch->ttl);
     if (view->metadata_count) {

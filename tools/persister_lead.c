@@ -98,10 +98,9 @@ static bool still_leads(struct leader *l)
 
 static struct store *progressing; /* by the leading thread, the only one that may ask Redis */
 
-void note_progress(void)
+static void beat(void)
 {
-    if (progressing)
-        store_beat(progressing);
+    store_beat(progressing);
 }
 
 /* ---------------------------------------------------------------- up and down ------------ */
@@ -746,6 +745,7 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
                         .watch = watch, .ending = ENDING_STOPPED };
     say_leading(&l);
     progressing = store;
+    on_progress(beat);
     if (!prepare(&l))
         end(&l, ENDING_FAILED, "out of memory");
     while (!l.over && !stop_requested() && still_leads(&l)) {
@@ -766,7 +766,7 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
             went_down(&l);
     }
     leave(&l);
-    progressing = NULL;
+    on_progress(NULL);
     metric_set(METRIC_LEADER, 0);
     sentinel_stop(l.sentinel);
     batch_free(&l.batch);

@@ -131,12 +131,6 @@ bool parse_time(const char *text, uint64_t *ms)
 
 /* ---------------------------------------------------------------- writing ---------------- */
 
-static void put_field(struct redis *redis, const char *name, const char *value)
-{
-    redis_text(redis, name);
-    redis_text(redis, value);
-}
-
 /* As layout.h draws a worker_id. */
 static void format_owner(char text[2 * NUMBER_BYTES], uint32_t owner)
 {
@@ -149,30 +143,44 @@ static void format_owner(char text[2 * NUMBER_BYTES], uint32_t owner)
     format_number(text + length + 1, owner >> WORKER_INDEX_BITS);
 }
 
-void append_record(struct redis *redis, const struct session_key *key,
-                   const struct store_image *image, const sesstab_view *view)
-{
-    char generation[NUMBER_BYTES], version[NUMBER_BYTES], owner[2 * NUMBER_BYTES],
-        connected[RECORD_TIME_BYTES], seen[RECORD_TIME_BYTES];
-    format_number(generation, image->generation);
-    format_number(version, image->version);
-    format_owner(owner, view->owner);
-    format_time(connected, view->connected_at);
-    format_time(seen, image->last_seen);
+const char *const record_field_names[RECORD_FIELD_COUNT] = {
+#define X(constant, name) name,
+    RECORD_FIELDS(X)
+#undef X
+};
 
+void format_record(struct record_text *text, const struct session_key *key,
+                   const sesstab_view *view)
+{
+    const char **values = text->values;
+    format_number(text->generation, view->generation);
+    format_number(text->version, view->version);
+    format_owner(text->owner, view->owner);
+    format_time(text->connected, view->connected_at);
+    format_time(text->seen, view->last_seen);
+    values[FIELD_HANDLE] = key->handle;
+    values[FIELD_GENERATION] = text->generation;
+    values[FIELD_PLAYER] = view->player;
+    values[FIELD_STATE] = sesstab_state_name(view->state);
+    values[FIELD_ADDRESS] = view->address;
+    values[FIELD_HOST] = view->host;
+    values[FIELD_TYPE] = view->type;
+    values[FIELD_CONNECTED_AT] = text->connected;
+    values[FIELD_LAST_SEEN] = text->seen;
+    values[FIELD_OWNER] = text->owner;
+    values[FIELD_VERSION] = text->version;
+}
+
+void append_record(struct redis *redis, const struct session_key *key, const sesstab_view *view)
+{
+    struct record_text text;
+    format_record(&text, key, view);
     redis_start(redis, "HSET");
     redis_text(redis, key->record);
-    put_field(redis, "Handle", key->handle);
-    put_field(redis, "Generation", generation);
-    put_field(redis, "PlayerRef", view->player);
-    put_field(redis, "State", sesstab_state_name(view->state));
-    put_field(redis, "IpAddress", view->address);
-    put_field(redis, "Hostname", view->host);
-    put_field(redis, "ConnectionType", view->type);
-    put_field(redis, "ConnectedAt", connected);
-    put_field(redis, "LastSeen", seen);
-    put_field(redis, "Owner", owner);
-    put_field(redis, "Version", version);
+    for (size_t i = 0; i < RECORD_FIELD_COUNT; i++) {
+        redis_text(redis, record_field_names[i]);
+        redis_text(redis, text.values[i]);
+    }
     redis_append(redis);
 }
 

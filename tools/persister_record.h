@@ -38,9 +38,39 @@ bool parse_handle(const char *text, size_t length, uint64_t *handle);
 void format_time(char text[RECORD_TIME_BYTES], uint64_t ms);
 bool parse_time(const char *text, uint64_t *ms);
 
+/* The fields of a record, in the order in which they are written. */
+#define RECORD_FIELDS(X)                                                                           \
+    X(HANDLE, "Handle")                                                                            \
+    X(GENERATION, "Generation")                                                                    \
+    X(PLAYER, "PlayerRef")                                                                         \
+    X(STATE, "State")                                                                              \
+    X(ADDRESS, "IpAddress")                                                                        \
+    X(HOST, "Hostname")                                                                            \
+    X(TYPE, "ConnectionType")                                                                      \
+    X(CONNECTED_AT, "ConnectedAt")                                                                 \
+    X(LAST_SEEN, "LastSeen")                                                                       \
+    X(OWNER, "Owner")                                                                              \
+    X(VERSION, "Version")
+
+enum record_field {
+#define X(constant, name) FIELD_##constant,
+    RECORD_FIELDS(X)
+#undef X
+    RECORD_FIELD_COUNT
+};
+extern const char *const record_field_names[RECORD_FIELD_COUNT];
+
+/* A session as the texts of these; they point into it, the view and the key. */
+struct record_text {
+    const char *values[RECORD_FIELD_COUNT];
+    char generation[24], version[24], owner[48];
+    char connected[RECORD_TIME_BYTES], seen[RECORD_TIME_BYTES];
+};
+void format_record(struct record_text *text, const struct session_key *key,
+                   const sesstab_view *view);
+
 /* Appends HSET of the record / of the metadata (at least one pair) / of LastSeen alone. */
-void append_record(struct redis *redis, const struct session_key *key,
-                   const struct store_image *image, const sesstab_view *view);
+void append_record(struct redis *redis, const struct session_key *key, const sesstab_view *view);
 void append_metadata(struct redis *redis, const struct session_key *key, const sesstab_view *view);
 void append_touch(struct redis *redis, const struct session_key *key, uint64_t last_seen);
 

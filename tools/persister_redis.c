@@ -7,7 +7,7 @@
  */
 #include "tools/persister_redis.h"
 
-#include "tools/persister.h"
+#include "tools/persister_clock.h"
 #include "tools/persister_password.h"
 
 #include <errno.h>
