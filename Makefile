@@ -28,6 +28,7 @@ objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 LIB_OBJ   := $(call objects,shm/*.c lib/*.c)
 STATIC    := $(BUILD)/libsesstab-inside.a
 ARCHIVE   := $(BUILD)/libsesstab.a
+TOOLS_INSIDE := $(BUILD)/tools-inside.a
 SHARED    := $(BUILD)/libsesstab.so.0
 PERSISTER := $(BUILD)/persister
 SHMDUMP   := $(BUILD)/shmdump
@@ -70,10 +71,13 @@ $(SHARED): $(LIB_OBJ)
 
 link = @mkdir -p $(@D); echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(1)
 
-$(PERSISTER): $(call objects,tools/persister*.c tools/log.c) $(STATIC)
-	$(call link,-lhiredis)
-$(SHMDUMP): $(call objects,tools/shmdump*.c) $(STATIC)
-	$(call link,-lcjson)
+# Each of the two takes from the other's parts what it needs: the connection, a look from outside.
+$(TOOLS_INSIDE): $(filter-out $(TOOLS:$(BUILD)/%=$(BUILD)/tools/%.o),$(call objects,tools/*.c))
+	@echo "  AR    $@"
+	@rm -f $@ && $(AR) rcs $@ $^
+
+$(PERSISTER) $(SHMDUMP): $(BUILD)/%: $(BUILD)/tools/%.o $(TOOLS_INSIDE) $(STATIC)
+	$(call link,$(TOOLS_INSIDE) $(STATIC) -Wl$(comma)--as-needed -lhiredis -lcjson)
 $(CTL): $(call objects,tools/sesstabctl.c) $(STATIC)
 	$(call link)
 $(MUSHD): $(call objects,docs/examples/*.c) $(STATIC)

@@ -35,7 +35,7 @@ void pause_ms(unsigned ms)
         nanosleep(&time, NULL);
 }
 
-static void (*progress_function)(void);
+static _Thread_local void (*progress_function)(void); /* other threads make no progress */
 
 void on_progress(void (*function)(void))
 {

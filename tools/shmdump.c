@@ -5,6 +5,7 @@
  * one whose processes are all dead, and on a copied file.  It trusts nothing that it reads.
  */
 #include "tools/shmdump.h"
+#include "tools/persister_record.h"
 #include "tools/shmdump_session.h"
 
 #include <argp.h>
@@ -19,14 +20,16 @@ SESSTAB_API const char *argp_program_version = "shmdump (sesstab) " SESSTAB_VERS
 
 /* ------------------------------------------------------------------ options ---------------- */
 
-enum { KEY_PLAYER = 256, KEY_STATE, KEY_OWNER, KEY_IDLE, KEY_SORT, KEY_STRICT };
+enum { KEY_PLAYER = 256, KEY_STATE, KEY_OWNER, KEY_IDLE, KEY_SORT, KEY_STRICT, KEY_DIFF,
+       KEY_PREFIX, KEY_USER, KEY_PASSWORD_FILE, KEY_DATABASE };
 
 static const char doc[] =
     "Look into a sesstab table from outside: read-only, without anybody's help, alive or dead."
     "\vTABLE is a table's name (\"/mush\" or \"mush\"), or, with another slash in it, the path of "
     "a copied segment.  Without an option that says what to show, a summary is shown.\n\n"
-    "Exit status: 0 all went well; 1 --check found something wrong, or there is no such session; "
-    "2 the table cannot be read, or not all of it (it was truncated); 64 wrong usage.";
+    "Exit status: 0 all went well; 1 --check found something wrong, --diff-redis a difference, or "
+    "there is no such session; 2 the table or Redis cannot be read, or not all of it (it was "
+    "truncated); 64 wrong usage.";
 
 static const struct argp_option option_list[] = {
     { NULL, 0, NULL, 0, "What to show:", 1 },
@@ -36,13 +39,22 @@ static const struct argp_option option_list[] = {
     { "rings", 'r', NULL, 0, "What waits for the persister: rings, dirty bits, tickets", 0 },
     { "memory", 'm', NULL, 0, "What the memory is used for", 0 },
     { "check", 'c', NULL, 0, "Check every invariant; exit with 1 if one is broken", 0 },
+    { "diff-redis", KEY_DIFF, "ADDRESS", OPTION_ARG_OPTIONAL,
+      "How table and Redis (unix:PATH or tcp:HOST:PORT; tcp:127.0.0.1:6379) differ; exit with 1 if "
+      "they do", 0 },
     { NULL, 0, NULL, 0, "Which sessions (each implies --sessions):", 2 },
     { "player", KEY_PLAYER, "PLAYER", 0, "Only those bound to PLAYER", 0 },
     { "state", KEY_STATE, "STATE", 0, "Only those connected, account, logged-in or detached", 0 },
     { "owner", KEY_OWNER, "WORKER", 0, "Only those owned by WORKER, as --workers shows it", 0 },
     { "idle", KEY_IDLE, "SECONDS", 0, "Only those idle for at least SECONDS", 0 },
     { "sort", KEY_SORT, "KEY", 0, "Sort by handle, player, idle, connected or state", 0 },
-    { NULL, 0, NULL, 0, "How:", 3 },
+    { NULL, 0, NULL, 0, "Which Redis (with --diff-redis):", 3 },
+    { "prefix", KEY_PREFIX, "TEXT", 0, "What all keys begin with (sesstab)", 0 },
+    { "user", KEY_USER, "NAME", 0, "User name to log in with", 0 },
+    { "password-file", KEY_PASSWORD_FILE, "FILE", 0,
+      "The password is its first line (else the variable SESSTAB_REDIS_PASSWORD)", 0 },
+    { "db", KEY_DATABASE, "N", 0, "Database number (0)", 0 },
+    { NULL, 0, NULL, 0, "How:", 4 },
     { "json", 'j', NULL, 0, "As JSON", 0 },
     { "watch", 'W', "SECONDS", 0, "Again and again, every SECONDS, until Ctrl-C", 0 },
     { "strict", KEY_STRICT, NULL, 0, "With --check: what a dead process left is wrong, too", 0 },
@@ -132,6 +144,36 @@ static error_t parse_filter(int key, char *text, struct argp_state *state)
     return 0;
 }
 
+static void diff_option(struct options *o, const char *text, struct argp_state *state)
+{
+    const char *wrong = text ? redis_parse_address(text, &o->redis) : NULL;
+    if (wrong)
+        argp_error(state, "--diff-redis '%s': %s", text, wrong);
+    choose(o, VIEW_DIFF, state);
+}
+
+static const char *prefix_option(const char *text, struct argp_state *state)
+{
+    size_t length = strlen(text);
+    if (length == 0 || length > PREFIX_MAX)
+        argp_error(state, "--prefix wants 1 to %d bytes", PREFIX_MAX);
+    return text;
+}
+
+static error_t parse_redis(int key, char *text, struct argp_state *state)
+{
+    struct options *o = state->input;
+    switch (key) {
+    case KEY_PREFIX: o->prefix = prefix_option(text, state); break;
+    case KEY_USER: o->login.user = text; break;
+    case KEY_PASSWORD_FILE: o->password_file = text; break;
+    case KEY_DATABASE: o->login.database = (int)number(text, state, "db", INT32_MAX); break;
+    default: return parse_filter(key, text, state);
+    }
+    o->redis_option = true;
+    return 0;
+}
+
 static void finish(const struct options *o, struct argp_state *state)
 {
     if (!o->name)
@@ -140,6 +182,8 @@ static void finish(const struct options *o, struct argp_state *state)
         argp_error(state, "--strict goes with --check");
     if (o->watch > 0 && o->view == VIEW_CHECK)
         argp_error(state, "--check cannot be watched");
+    if (o->redis_option && o->view != VIEW_DIFF)
+        argp_error(state, "--prefix, --user, --password-file and --db go with --diff-redis");
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -155,6 +199,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case 'r': choose(o, VIEW_RINGS, state); break;
     case 'm': choose(o, VIEW_MEMORY, state); break;
     case 'c': choose(o, VIEW_CHECK, state); break;
+    case KEY_DIFF: diff_option(o, text, state); break;
     case 'j': o->json = true; break;
     case KEY_STRICT: o->strict = true; break;
     case 'h': argp_state_help(state, stdout, ARGP_HELP_STD_HELP); break;
@@ -169,7 +214,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         o->name = text;
         break;
     case ARGP_KEY_END: finish(o, state); break;
-    default: return parse_filter(key, text, state);
+    default: return parse_redis(key, text, state);
     }
     return 0;
 }
@@ -179,7 +224,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
 static show *const views[] = {
     [VIEW_SUMMARY] = show_summary, [VIEW_SESSIONS] = show_sessions, [VIEW_SESSION] = show_session,
     [VIEW_WORKERS] = show_workers, [VIEW_RINGS] = show_rings, [VIEW_MEMORY] = show_memory,
-    [VIEW_CHECK] = check,
+    [VIEW_CHECK] = check, [VIEW_DIFF] = show_diff,
 };
 
 static int show_view(struct image *image, const struct options *o)
@@ -256,7 +301,8 @@ static int watch(const struct options *o)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { option_list, parse, "TABLE", doc, NULL, NULL, NULL };
-    struct options options = { .state = -1 };
+    struct options options = { .state = -1, .prefix = "sesstab" };
+    redis_parse_address("tcp:127.0.0.1:6379", &options.redis);
     argp_parse(&argp, argc, argv, 0, NULL, &options);
     int code = options.watch > 0 ? watch(&options) : show_once(&options);
     if (fflush(stdout) != 0 || ferror(stdout)) {

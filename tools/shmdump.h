@@ -2,10 +2,12 @@
 #ifndef TOOLS_SHMDUMP_H
 #define TOOLS_SHMDUMP_H
 
+#include "tools/persister_redis.h"
 #include "tools/shmdump_image.h"
 
 enum view {
-    VIEW_SUMMARY, VIEW_SESSIONS, VIEW_SESSION, VIEW_WORKERS, VIEW_RINGS, VIEW_MEMORY, VIEW_CHECK
+    VIEW_SUMMARY, VIEW_SESSIONS, VIEW_SESSION, VIEW_WORKERS, VIEW_RINGS, VIEW_MEMORY, VIEW_CHECK,
+    VIEW_DIFF
 };
 enum sort { SORT_NONE, SORT_HANDLE, SORT_PLAYER, SORT_IDLE, SORT_CONNECTED, SORT_STATE };
 
@@ -25,10 +27,16 @@ struct options {
     uint32_t owner;
     uint64_t idle_ms;
     enum sort sort;
+    /* for VIEW_DIFF */
+    struct redis_address redis;
+    struct redis_login login;
+    const char *password_file, *prefix;
+    bool redis_option;        /* one of these was given                                           */
 };
 
 /* Each prints its view and returns the exit code. */
 typedef int show(struct image *image, const struct options *options);
-show show_summary, show_workers, show_rings, show_memory, show_sessions, show_session, check;
+show show_summary, show_workers, show_rings, show_memory, show_sessions, show_session, check,
+    show_diff;
 
 #endif

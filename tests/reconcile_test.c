@@ -1,0 +1,294 @@
+/*
+ * The comparers: `shmdump --diff-redis`, and the persister's --reconcile and SIGUSR1.  Each kind of
+ * difference is made by hand; each tool finds exactly that one, and none while everything changes.
+ */
+#include "tests/harness.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#define KEY(handle) TEST_PREFIX ":conn:" #handle
+#define METADATA(handle) KEY(handle) ":metadata"
+
+enum { SESSIONS = 300, OUTPUT = 65536 };
+
+struct world {
+    const char *name;
+    sesstab *table;
+    struct redis *redis;
+    pid_t persister;
+    _Atomic bool stop;
+};
+
+static void start_world(struct world *world)
+{
+    world->name = new_name();
+    world->redis = start_redis(NULL);
+    world->persister = start_persister(world->name, world->redis->url, NULL);
+    world->table = open_table(world->name, &(sesstab_options){ .create = true });
+    check_ok(sesstab_wait_ready(world->table, WAIT_LIMIT));
+}
+
+/* Sessions 1 to SESSIONS; those that 3 divides have metadata, the even ones a player. */
+static struct world *filled_world(void)
+{
+    struct world *world = shared_memory(sizeof *world);
+    start_world(world);
+    for (uint64_t handle = 1; handle <= SESSIONS; handle++) {
+        char player[32];
+        insert_plain(world->table, handle);
+        snprintf(player, sizeof player, "#%" PRIu64, handle);
+        if (handle % 3 == 0)
+            check_ok(sesstab_set(world->table, handle, "width", "80", 2));
+        if (handle % 2 == 0)
+            check_result(sesstab_bind(world->table, handle, player, 0), SESSTAB_UNKNOWN);
+    }
+    wait_until_redis_equals(world->table, world->redis);
+    return world;
+}
+
+/* A difference that is made by hand, and its line: handle, where, field, table, Redis. */
+struct damage {
+    const char *commands[3];
+    const char *line[5];
+    const char *sums;
+};
+
+static const struct damage damages[] = {
+    { { "HSET " KEY(2) " PlayerRef #other" },
+      { "2", "different", "PlayerRef", "#2", "#other" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "HDEL " KEY(2) " Hostname" },
+      { "2", "different", "Hostname", "-", "(none)" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "HSET " KEY(2) " Foreign field" },
+      { "2", "different", "Foreign", "(none)", "field" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "HSET " KEY(2) " LastSeen 2001-01-01T00:00:00.000Z" },
+      { "2", "different", "LastSeen", NULL, "2001-01-01T00:00:00.000Z" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "HSET " METADATA(3) " width 132" },
+      { "3", "different", "metadata:width", "80", "132" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "HSET " METADATA(1) " added yes" },
+      { "1", "different", "metadata:added", "(none)", "yes" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "DEL " METADATA(3) },
+      { "3", "different", "metadata:width", "80", "(none)" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "SREM " KEY(active) " 5" },
+      { "5", "different", "active", "member", "(none)" },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "DEL " KEY(6) },
+      { "6", "only-table", "record", "#6", "(none)" },
+      "equal 299, only_table 1, only_redis 0, different 0, in_flight 0" },
+    { { "DEL " KEY(2), "SET " KEY(2) " text" },
+      { "2", "different", "record", "a\\x20hash", NULL },
+      "equal 299, only_table 0, only_redis 0, different 1, in_flight 0" },
+    { { "SADD " KEY(active) " 999" },
+      { "999", "only-redis", "active", "(none)", "member" },
+      "equal 300, only_table 0, only_redis 1, different 0, in_flight 0" },
+    { { "COPY " KEY(2) " " KEY(999), "HSET " KEY(999) " Handle 999 PlayerRef #999" },
+      { "999", "only-redis", "record", "(none)", "#999" },
+      "equal 300, only_table 0, only_redis 1, different 0, in_flight 0" },
+    { { "HSET " METADATA(999) " left behind" },
+      { "999", "only-redis", "metadata", "(none)", NULL },
+      "equal 300, only_table 0, only_redis 1, different 0, in_flight 0" },
+};
+enum { DAMAGES = sizeof damages / sizeof *damages };
+
+static void do_damage(struct world *world, const struct damage *damage)
+{
+    for (size_t i = 0; i < 3 && damage->commands[i]; i++)
+        freeReplyObject(redis_query(world->redis, damage->commands[i]));
+}
+
+/* ---------------------------------------------------------------- shmdump --------------- */
+
+static int diff(struct world *world, bool json, char *output)
+{
+    char option[160];
+    snprintf(option, sizeof option, "--diff-redis=%s", world->redis->url);
+    const char *argv[] = { program("shmdump"), option, "--prefix", TEST_PREFIX, world->name,
+                           json ? "--json" : NULL, NULL };
+    return run_program(argv, output, OUTPUT);
+}
+
+/* LINE's columns are what DAMAGE says. */
+static bool is_line_of(char *line, const struct damage *damage)
+{
+    char *rest = NULL, *column = strtok_r(line, " ", &rest);
+    for (size_t i = 0; i < 5; i++, column = strtok_r(NULL, " ", &rest))
+        if (!column || (damage->line[i] && strcmp(column, damage->line[i]) != 0))
+            return false;
+    return column == NULL;
+}
+
+/* A head, the one line, the sums. */
+static void check_found(char *output, const struct damage *damage)
+{
+    char *rest = NULL, text[OUTPUT];
+    snprintf(text, sizeof text, "%s", output);
+    check(strtok_r(text, "\n", &rest) != NULL);
+    char *line = strtok_r(NULL, "\n", &rest), *sums = strtok_r(NULL, "\n", &rest);
+    if (!line || !sums || strtok_r(NULL, "\n", &rest) || !is_line_of(line, damage) ||
+        strncmp(sums, damage->sums, strlen(damage->sums)) != 0)
+        test_fail(__FILE__, __LINE__, "after %s: %s", damage->commands[0], output);
+}
+
+static void shmdump_finds_each_difference_and_no_other(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    check_equal(diff(world, false, output), 0);
+    for (size_t i = 0; i < DAMAGES; i++) {
+        do_damage(world, &damages[i]);
+        check_equal(diff(world, false, output), 1);
+        check_found(output, &damages[i]);
+        kill_child(world->persister); /* the next one repairs */
+        world->persister = start_persister(world->name, world->redis->url, NULL);
+        if (i + 2 < DAMAGES)
+            wait_until_redis_equals(world->table, world->redis);
+        else /* keys that no set leads to are no business of the comparison after a connect */
+            freeReplyObject(redis_query(world->redis, "DEL " KEY(999) " " METADATA(999)));
+        wait_until(diff(world, false, output) == 0);
+    }
+}
+
+static void a_difference_is_json_if_that_is_asked_for(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    do_damage(world, &damages[0]);
+    check_equal(diff(world, true, output), 1);
+    check(strstr(output, "{\"handle\":2,\"kind\":\"different\",\"field\":\"PlayerRef\","
+                         "\"table\":\"#2\",\"redis\":\"#other\"}") != NULL);
+    check(strstr(output, "\"equal\":299,\"only_table\":0,\"only_redis\":0,\"different\":1") !=
+          NULL);
+}
+
+static void what_is_no_session_is_counted_as_strange(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    freeReplyObject(redis_query(world->redis, "SADD " KEY(active) " no-number"));
+    freeReplyObject(redis_query(world->redis, "SET " TEST_PREFIX ":conn:no-number x"));
+    freeReplyObject(redis_query(world->redis, "SET " TEST_PREFIX ":connection x"));
+    check_equal(diff(world, false, output), 0);
+    check(strstr(output, "strange 2\n") != NULL);
+}
+
+static void what_redis_was_not_told_yet_is_in_flight(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    kill(world->persister, SIGSTOP);
+    check_result(sesstab_bind(world->table, 1, "#1", 0), SESSTAB_UNKNOWN);
+    check_ok(sesstab_set(world->table, 2, "key", "value", 5));
+    check_ok(sesstab_remove(world->table, 3));
+    insert_plain(world->table, SESSIONS + 1);
+    check_ok(sesstab_touch(world->table, 4, sesstab_now() + 5000));
+    check_equal(diff(world, false, output), 0);
+    check(strstr(output, "equal 297, only_table 0, only_redis 0, different 0, in_flight 4") !=
+          NULL);
+    kill(world->persister, SIGCONT);
+    wait_until_redis_equals(world->table, world->redis);
+}
+
+static void dead_owners_are_counted(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    check_ok(sesstab_set_state(world->table, 1, SESSTAB_DETACHED, NULL));
+    wait_until_redis_equals(world->table, world->redis);
+    check_equal(diff(world, false, output), 0);
+    check(strstr(output, "equal 300") != NULL && strstr(output, "owner_gone 1,") != NULL);
+}
+
+static void without_redis_or_without_a_table_it_says_so(void **state)
+{
+    char output[OUTPUT];
+    const char *name;
+    (void)state;
+    close_table(selective_table(&name));
+    check_equal(run_program((const char *[]){ program("shmdump"), "--diff-redis=unix:/nowhere",
+                                              name, NULL }, output, sizeof output), 2);
+    check(strstr(output, "/nowhere") != NULL);
+    struct redis *redis = start_redis(NULL);
+    char option[160];
+    snprintf(option, sizeof option, "--diff-redis=%s", redis->url);
+    check_equal(run_program((const char *[]){ program("shmdump"), option, name, NULL }, output,
+                            sizeof output), 2);
+    check(strstr(output, "not been loaded") != NULL);
+    check_equal(run_program((const char *[]){ program("shmdump"), "--diff-redis=here", name, NULL },
+                            output, sizeof output), 64);
+    check_equal(run_program((const char *[]){ program("shmdump"), "--prefix", "x", name, NULL },
+                            output, sizeof output), 64);
+}
+
+/* ---------------------------------------------------------------- under load ------------ */
+
+static void change_this_and_that(sesstab *table, uint64_t handle)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%" PRIu64, random_number());
+    switch (random_below(6)) {
+    case 0: sesstab_set(table, handle, "key", text, strlen(text)); break;
+    case 1: sesstab_bind(table, handle, text, 0); break;
+    case 2: sesstab_delete(table, handle, "key"); break;
+    case 3: sesstab_touch(table, handle, 0); break;
+    case 4: sesstab_remove(table, handle); break;
+    case 5: sesstab_insert(table, &handle, NULL); break;
+    }
+}
+
+static void change_until_told(void *context)
+{
+    struct world *world = context;
+    while (!atomic_load(&world->stop)) {
+        for (int i = 0; i < 20; i++)
+            change_this_and_that(world->table, 1 + random_below(2 * SESSIONS));
+        pause_ms(1);
+    }
+}
+
+static void nothing_is_found_while_everything_changes(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    pid_t workers[2];
+    (void)state;
+    for (size_t i = 0; i < 2; i++)
+        workers[i] = start_child(change_until_told, world);
+    for (unsigned i = 0; i < rounds(12); i++)
+        if (diff(world, false, output) != 0)
+            test_fail(__FILE__, __LINE__, "%s", output);
+    atomic_store(&world->stop, true);
+    for (size_t i = 0; i < 2; i++)
+        join_child(workers[i]);
+    wait_until_redis_equals(world->table, world->redis);
+    check_equal(diff(world, false, output), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(shmdump_finds_each_difference_and_no_other),
+        TEST(a_difference_is_json_if_that_is_asked_for),
+        TEST(what_is_no_session_is_counted_as_strange),
+        TEST(what_redis_was_not_told_yet_is_in_flight),
+        TEST(dead_owners_are_counted),
+        TEST(without_redis_or_without_a_table_it_says_so),
+        TEST(nothing_is_found_while_everything_changes),
+    };
+    return run_all(tests);
+}
