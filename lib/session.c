@@ -363,13 +363,13 @@ static void born_at(struct draft *d, uint64_t version)
 }
 
 static void fill_slot(struct context *c, struct slot *s, const struct draft *d, block_ref r,
-                      uint64_t last_seen, bool from_store)
+                      uint64_t last_seen, bool from_store, bool durable)
 {
     uint64_t incarnation = load_relaxed(&c->shm->header->incarnation);
     store_relaxed(&s->node.key, d->head.handle);
     store_relaxed(&s->last_seen, last_seen);
-    store_relaxed(&s->durable, from_store ? DURABLE_WORD(incarnation, d->head.born_version) : 0);
-    store_relaxed(&s->durable_seen, from_store ? last_seen : 0);
+    store_relaxed(&s->durable, durable ? DURABLE_WORD(incarnation, d->head.born_version) : 0);
+    store_relaxed(&s->durable_seen, durable ? last_seen : 0);
     store_release(&s->current, CURRENT_WORD(r, d->head.version, stored_flag(c, from_store)));
 }
 
@@ -382,14 +382,16 @@ static int insert_new(struct context *c, struct draft *d, uint64_t last_seen, bo
     if (result)
         return result;
     struct slot *s = slot_at(c->shm, slot);
-    if (!from_store)
+    /* What the store has keeps its version, unless the slot has come further: then it is written anew. */
+    bool durable = from_store && !load_relaxed(&s->current);
+    if (!durable)
         born_at(d, first_version(c, s));
     if ((result = claim_for(c, d, &r))) {
         heap_unclaim(c, RETIRED_SLOT, slot.at);
         return result;
     }
     write_block(c, r, d, slot);
-    fill_slot(c, s, d, r, last_seen, from_store);
+    fill_slot(c, s, d, r, last_seen, from_store, durable);
     struct node *twin;
     if (!index_insert(c, INDEX_HANDLES, slot.at, false, &twin)) {
         /* Walkers may be looking at the slot, so it takes its grace period. */

@@ -127,6 +127,14 @@ void store_close(struct store *s)
 uint64_t store_creation_id(const struct store *s) { return s->table->shm.creation_id; }
 bool store_is_ready(const struct store *s) { return load_acquire(&s->table->shm.header->ready); }
 
+int store_leader_pid(const struct store *s)
+{
+    const struct shm *shm = &s->table->shm;
+    worker_id id = (worker_id)load_relaxed(&shm->header->leader);
+    uint32_t index = (id & ((1u << WORKER_INDEX_BITS) - 1)) - 1;
+    return index < WORKERS ? (int)load_relaxed(&shm->workers[index].pid) : 0;
+}
+
 uint32_t store_incarnation(const struct store *s)
 {
     return load_relaxed(&s->table->shm.header->incarnation);
@@ -1352,6 +1360,15 @@ int store_load(struct store *s, const struct store_record *record)
         result = SESSTAB_NOMEMORY;
     rcu_exit(c);
     return result;
+}
+
+uint64_t store_reserve(struct store *s, uint64_t most)
+{
+    atomic_u64 *next = &s->table->shm.header->next_generation;
+    uint64_t seen = load_relaxed(next);
+    while (seen <= most && !cas(next, &seen, most + 1))
+        ;
+    return seen;
 }
 
 void store_set_ready(struct store *s, uint64_t max_generation, uint64_t max_handle)

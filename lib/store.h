@@ -130,6 +130,9 @@ sesstab_mode store_mode(struct store *store, bool *switched);
 /* Sleeps until the mode is switched, at most TIMEOUT_MS. */
 void store_idle(struct store *store, int timeout_ms);
 
+/* The leading process, for people; 0: there is none, or it says nothing. */
+int store_leader_pid(const struct store *store);
+
 /*
  * Sleeps until there is work, at most TIMEOUT_MS.  DEEP: any change wakes; else only urgent work
  * (a ticket) does, so that changes can gather meanwhile.  True when there is work now of that kind.
@@ -241,6 +244,12 @@ struct store_record {
  * tombstone: the table wins) · INVALID · TOOBIG · NOMEMORY · NOSPACE.
  */
 int store_load(struct store *store, const struct store_record *record);
+
+/*
+ * From now on no session is given a generation up to MOST.  Returns the first that none was ever given:
+ * what has one from there up to MOST never was in this table, so it can't be one that was removed.
+ */
+uint64_t store_reserve(struct store *store, uint64_t most);
 
 /* Everything is loaded: generations and assigned handles go on above these; the table is ready. */
 void store_set_ready(struct store *store, uint64_t max_generation, uint64_t max_handle);

@@ -129,7 +129,7 @@ static bool is_line_of(char *line, const struct damage *damage)
 }
 
 /* A head, the one line, the sums. */
-static void check_found(char *output, const struct damage *damage)
+static void check_found(const char *output, const struct damage *damage)
 {
     char *rest = NULL, text[OUTPUT];
     snprintf(text, sizeof text, "%s", output);
@@ -150,14 +150,11 @@ static void shmdump_finds_each_difference_and_no_other(void **state)
         do_damage(world, &damages[i]);
         check_equal(diff(world, false, output), 1);
         check_found(output, &damages[i]);
-        kill_child(world->persister); /* the next one repairs */
-        world->persister = start_persister(world->name, world->redis->url, NULL);
-        if (i + 2 < DAMAGES)
-            wait_until_redis_equals(world->table, world->redis);
-        else /* keys that no set leads to are no business of the comparison after a connect */
-            freeReplyObject(redis_query(world->redis, "DEL " KEY(999) " " METADATA(999)));
+        kill(world->persister, SIGUSR1);
         wait_until(diff(world, false, output) == 0);
     }
+    check(file_says(persister_log(), "event=difference"));
+    wait_until_redis_equals(world->table, world->redis);
 }
 
 static void a_difference_is_json_if_that_is_asked_for(void **state)
@@ -235,6 +232,166 @@ static void without_redis_or_without_a_table_it_says_so(void **state)
                             output, sizeof output), 64);
 }
 
+/* ---------------------------------------------------------------- the persister --------- */
+
+/* MORE: up to two options, NULL-terminated. */
+static int reconcile(struct world *world, const char *const *more, char *output)
+{
+    const char *argv[] = { program("persister"), "--reconcile", "--table", world->name, "--redis",
+                           world->redis->url, "--prefix", TEST_PREFIX, NULL, NULL, NULL, NULL };
+    for (size_t i = 8; *more; i++)
+        argv[i] = *more++;
+    return run_program(argv, output, OUTPUT);
+}
+
+static const char *const plainly[] = { NULL }, *const dry[] = { "--dry-run", NULL },
+                  *const by_redis[] = { "--policy", "redis", NULL };
+
+static void a_dry_run_finds_what_shmdump_finds_beside_a_leader(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    check_equal(reconcile(world, dry, output), 0);
+    for (size_t i = 0; i < 3; i++) {
+        do_damage(world, &damages[4 * i]);
+        check_equal(reconcile(world, dry, output), 1);
+        check_found(output, &damages[4 * i]);
+        kill(world->persister, SIGUSR1);
+        wait_until(reconcile(world, dry, output) == 0);
+    }
+}
+
+static void reconciling_repairs_each_difference_and_leaves(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    kill_child(world->persister);
+    for (size_t i = 0; i < DAMAGES; i++) {
+        do_damage(world, &damages[i]);
+        check_equal(reconcile(world, plainly, output), 1);
+        if (!strstr(output, damages[i].sums) || !strstr(output, "left 0, not_durable 0\n"))
+            test_fail(__FILE__, __LINE__, "after %s: %s", damages[i].commands[0], output);
+        check_equal(reconcile(world, plainly, output), 0);
+        check_equal(diff(world, false, output), 0);
+    }
+    wait_until_redis_equals(world->table, world->redis);
+}
+
+static void reconciling_beside_a_leader_says_whom_to_ask(void **state)
+{
+    static char output[OUTPUT];
+    char expected[64];
+    struct world *world = filled_world();
+    (void)state;
+    check_equal(reconcile(world, plainly, output), 2);
+    snprintf(expected, sizeof expected, "send SIGUSR1 to pid %d ", (int)world->persister);
+    check(strstr(output, expected) != NULL);
+}
+
+static void what_can_not_be_compared_is_status_2(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    kill_child(world->persister);
+    kill_redis(world->redis);
+    check_equal(reconcile(world, plainly, output), 2);
+    check_equal(reconcile(world, dry, output), 2);
+    check_equal(reconcile(world, (const char *[]){ "--policy", "mine", NULL }, output), 64);
+    check_equal(run_program((const char *[]){ program("persister"), "--dry-run", NULL }, output,
+                            OUTPUT), 64);
+}
+
+/* Session HANDLE as another table might have left it in Redis. */
+static void make_foreign(struct world *world, unsigned handle, unsigned long long generation)
+{
+    freeReplyObject(redis_query(world->redis, "COPY " KEY(2) " " TEST_PREFIX ":conn:%u REPLACE",
+                                handle));
+    freeReplyObject(redis_query(world->redis, "HSET " TEST_PREFIX ":conn:%u Handle %u "
+                                "PlayerRef #foreign Generation %llu", handle, handle, generation));
+    freeReplyObject(redis_query(world->redis, "HSET " TEST_PREFIX ":conn:%u:metadata key value",
+                                handle));
+    freeReplyObject(redis_query(world->redis, "SADD " KEY(active) " %u", handle));
+}
+
+static void check_adopted(struct world *world, uint64_t handle)
+{
+    sesstab_view view = look(world->table, handle);
+    check_equal(view.state, SESSTAB_DETACHED);
+    check_string(view.player, "#foreign");
+    check_string(metadata_of(&view, "key"), "value");
+}
+
+/* Into slots that were used before, two of them newer than each other, in whatever order. */
+static void what_was_never_here_is_adopted_if_that_is_wanted(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    uint64_t newest;
+    (void)state;
+    for (uint64_t handle = 100; handle <= SESSIONS; handle++)
+        check_ok(sesstab_remove(world->table, handle));
+    wait_until_redis_equals(world->table, world->redis);
+    insert_plain(world->table, SESSIONS + 1);
+    newest = look(world->table, SESSIONS + 1).generation;
+    wait_until_redis_equals(world->table, world->redis);
+    kill_child(world->persister);
+    make_foreign(world, 1001, newest + 2000000000);
+    make_foreign(world, 1002, newest + 1000000000);
+    check_equal(reconcile(world, by_redis, output), 1);
+    check(strstr(output, "adopted 2, left 0, not_durable 0") != NULL);
+    check_adopted(world, 1001);
+    check_adopted(world, 1002);
+    check_equal(reconcile(world, by_redis, output), 0);
+    insert_plain(world->table, 1003);
+    check(look(world->table, 1003).generation > newest + 2000000000);
+    check_ok(sesstab_remove(world->table, 1001));
+    world->persister = start_persister(world->name, world->redis->url, NULL);
+    wait_until_redis_equals(world->table, world->redis);
+    check_equal(redis_integer(world->redis, "EXISTS " KEY(1001)), 0);
+}
+
+/* Redis has gone back to a copy in which a session was that ended since. */
+static void a_session_that_ended_is_not_adopted(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    freeReplyObject(redis_query(world->redis, "COPY " KEY(6) " copy"));
+    check_ok(sesstab_remove(world->table, 6));
+    wait_until_redis_equals(world->table, world->redis);
+    kill_child(world->persister);
+    freeReplyObject(redis_query(world->redis, "RENAME copy " KEY(6)));
+    freeReplyObject(redis_query(world->redis, "SADD " KEY(active) " 6"));
+    check_equal(reconcile(world, by_redis, output), 1);
+    check(strstr(output, "adopted 0, left 1,") != NULL);
+    check_equal(count_sessions(world->table), SESSIONS - 1);
+    check_equal(redis_integer(world->redis, "EXISTS " KEY(6)), 1);
+    check_equal(reconcile(world, plainly, output), 1);
+    check_equal(redis_integer(world->redis, "EXISTS " KEY(6)), 0);
+}
+
+static void insert_one(void *context)
+{
+    struct world *world = context;
+    insert_plain(world->table, SESSIONS + 7);
+}
+
+static void a_dead_workers_sessions_come_back_detached(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    kill_child(world->persister);
+    run_child(insert_one, world);
+    check_equal(reconcile(world, plainly, output), 0);
+    check_equal(look(world->table, SESSIONS + 7).state, SESSTAB_DETACHED);
+    check_equal(diff(world, false, output), 0);
+    check(strstr(output, "owner_gone 1,") != NULL);
+}
+
 /* ---------------------------------------------------------------- under load ------------ */
 
 static void change_this_and_that(sesstab *table, uint64_t handle)
@@ -269,14 +426,18 @@ static void nothing_is_found_while_everything_changes(void **state)
     (void)state;
     for (size_t i = 0; i < 2; i++)
         workers[i] = start_child(change_until_told, world);
-    for (unsigned i = 0; i < rounds(12); i++)
+    for (unsigned i = 0; i < rounds(12); i++) {
+        kill(world->persister, SIGUSR1);
         if (diff(world, false, output) != 0)
             test_fail(__FILE__, __LINE__, "%s", output);
+    }
     atomic_store(&world->stop, true);
     for (size_t i = 0; i < 2; i++)
         join_child(workers[i]);
     wait_until_redis_equals(world->table, world->redis);
     check_equal(diff(world, false, output), 0);
+    wait_until(file_says(persister_log(), "thorough=yes"));
+    check(!file_says(persister_log(), "event=difference"));
 }
 
 int main(void)
@@ -288,6 +449,13 @@ int main(void)
         TEST(what_redis_was_not_told_yet_is_in_flight),
         TEST(dead_owners_are_counted),
         TEST(without_redis_or_without_a_table_it_says_so),
+        TEST(a_dry_run_finds_what_shmdump_finds_beside_a_leader),
+        TEST(reconciling_repairs_each_difference_and_leaves),
+        TEST(reconciling_beside_a_leader_says_whom_to_ask),
+        TEST(what_can_not_be_compared_is_status_2),
+        TEST(what_was_never_here_is_adopted_if_that_is_wanted),
+        TEST(a_session_that_ended_is_not_adopted),
+        TEST(a_dead_workers_sessions_come_back_detached),
         TEST(nothing_is_found_while_everything_changes),
     };
     return run_all(tests);

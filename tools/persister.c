@@ -14,6 +14,7 @@
 #include "tools/persister_huge.h"
 #include "tools/persister_lead.h"
 #include "tools/persister_password.h"
+#include "tools/persister_reconcile.h"
 #include "tools/persister_renew.h"
 #include "tools/persister_spawn.h"
 #include "tools/persister_table.h"
@@ -53,12 +54,20 @@ static void fill_standard_descriptors(void)
         close(fd);
 }
 
+static void on_reconcile(int signal)
+{
+    (void)signal;
+    reconcile_request();
+}
+
 static void catch_signals(void)
 {
     struct sigaction action = { .sa_handler = on_stop };
     sigemptyset(&action.sa_mask);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    action.sa_handler = on_reconcile;
+    sigaction(SIGUSR1, &action, NULL);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
 }
@@ -89,7 +98,10 @@ enum {
     OPTION_LOG_LEVEL,
     OPTION_TIMEOUT,
     OPTION_SUPERSEDE_AFTER,
-    OPTION_TTL
+    OPTION_TTL,
+    OPTION_RECONCILE,
+    OPTION_DRY_RUN,
+    OPTION_POLICY
 };
 
 static const struct argp_option options[] = {
@@ -137,6 +149,14 @@ static const struct argp_option options[] = {
     { "supersede-after", OPTION_SUPERSEDE_AFTER, "MS", 0,
       "standing by, replace a leader that lives but has made no progress for so long; 0: never "
       "(3000)", 3 },
+    { NULL, 0, NULL, 0, "Comparing (a leader does so when it gets SIGUSR1):", 5 },
+    { "reconcile", OPTION_RECONCILE, NULL, 0,
+      "lead, compare every field, write what is wrong in Redis, print a report, and leave", 5 },
+    { "dry-run", OPTION_DRY_RUN, NULL, 0, "with --reconcile: print the differences, change nothing; "
+      "works beside a leader", 5 },
+    { "policy", OPTION_POLICY, "WHO", 0,
+      "what only Redis has: table: is removed there; redis: is adopted, if it can't be a session "
+      "that ended (table)", 5 },
     { NULL, 0, NULL, 0, "Other:", -1 },
     { "log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "error, warn, info or debug (info)", -1 },
     { 0 }
@@ -150,7 +170,8 @@ static const char doc[] =
     "lines (logfmt) go to standard error; those for which it has no room are counted "
     "(log-dropped).\n\n"
     "Exit status: 0 asked to leave, 1 failed (the log says why), 64 wrong usage, 128+N ended by a "
-    "second signal N.";
+    "second signal N.  With --reconcile: 0 table and Redis were equal, 1 they were not, 2 it could not be "
+    "done.";
 
 struct arguments {
     struct settings settings;
@@ -215,6 +236,13 @@ static unsigned ttl_option(struct argp_state *state, const char *text)
     if (strcmp(text, "0") == 0)
         return 0;
     return (unsigned)number_option(state, "ttl (unless it is 0)", text, TTL_MIN, TTL_MAX);
+}
+
+static enum policy policy_option(struct argp_state *state, const char *text)
+{
+    if (strcmp(text, "table") != 0 && strcmp(text, "redis") != 0)
+        argp_error(state, "--policy wants table or redis, not '%s'", text);
+    return strcmp(text, "redis") == 0 ? POLICY_REDIS : POLICY_TABLE;
 }
 
 /* With the slash in front, which may be left out. */
@@ -285,6 +313,10 @@ static void check_options(struct argp_state *state, const struct arguments *argu
     if (settings->spawn_directory && (arguments->redis_given || login->user ||
                                       login->password_file || sentinels))
         argp_error(state, "--spawn-redis excludes --redis, --sentinel, --user and --password-file");
+    if (settings->dry_run && !settings->reconcile)
+        argp_error(state, "--dry-run goes with --reconcile");
+    if (settings->spawn_directory && settings->reconcile)
+        argp_error(state, "--reconcile wants a Redis that runs: --redis, not --spawn-redis");
     if (sentinels && arguments->redis_given)
         argp_error(state, "--sentinel excludes --redis: the sentinels say where it is");
     if (sentinels != (settings->sentinels.master != NULL))
@@ -333,6 +365,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_TIMEOUT:
         settings->timeout_ms = (int)number_option(state, "timeout", text, 10, 600000);
         break;
+    case OPTION_RECONCILE: settings->reconcile = true; break;
+    case OPTION_DRY_RUN: settings->dry_run = true; break;
+    case OPTION_POLICY: settings->policy = policy_option(state, text); break;
     case OPTION_TTL: settings->ttl = ttl_option(state, text); break;
     case OPTION_SPAWN_REDIS: settings->spawn_directory = text; break;
     case OPTION_FLUSH_INTERVAL:
@@ -379,6 +414,16 @@ static bool take_lead(const struct settings *settings, struct store *store)
                                  store_supersede(store, settings->supersede_after_ms));
 }
 
+/* Who has a comparison to do does not wait for the leader's end. */
+static void say_leader(const struct settings *settings, const struct store *store)
+{
+    char note[100];
+    snprintf(note, sizeof note, "send SIGUSR1 to pid %d to have it done there",
+             store_leader_pid(store));
+    log_event(LEVEL_ERROR, "failed", TEXT("table", settings->table),
+              TEXT("reason", "another persister leads"), TEXT("note", note));
+}
+
 /* False: stopped, or the table was removed, or its name means another segment (*FAILED). */
 static bool stand_by(const struct settings *settings, struct store *store, bool *failed)
 {
@@ -386,6 +431,11 @@ static bool stand_by(const struct settings *settings, struct store *store, bool 
     while (!stop_requested()) {
         if (take_lead(settings, store))
             return true;
+        if (settings->reconcile) {
+            say_leader(settings, store);
+            *failed = true;
+            return false;
+        }
         if (!said)
             log_event(LEVEL_INFO, "standby", TEXT("table", settings->table),
                       TEXT("note", "another persister leads"));
@@ -495,7 +545,11 @@ int main(int argc, char **argv)
         return EXIT_FAILED;
     srandom((unsigned)getpid() ^ (unsigned)monotonic_ms());
     catch_signals();
+    if (settings->dry_run)
+        return reconcile_dry_run(settings);
     int status = run_with_redis(settings);
+    if (settings->reconcile)
+        status = reconcile_status();
     log_event(LEVEL_INFO, "ended", NUMBER("status", (uint64_t)status));
     return status;
 }

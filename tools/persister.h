@@ -12,6 +12,8 @@
  *   persister_load.c        Redis -> a fresh table
  *   persister_compare.c     Redis against a table that survived
  *   persister_renew.c       the time to live of what Redis holds
+ *   persister_diff.c        a session against what Redis holds of it
+ *   persister_reconcile.c   comparing on demand
  *   persister_scan.c        a walk over the active set, for both of these
  *   persister_clock.c       the clock, and the wish to stop
  *   persister_redis.c       one connection
@@ -39,6 +41,8 @@ enum {
     CHECK_MS = 500     /* how often a loss of Redis's data and a rival leader are looked for    */
 };
 
+enum policy { POLICY_TABLE, POLICY_REDIS }; /* persister_compare.h */
+
 struct settings {
     const char *table;
     sesstab_options creation;
@@ -54,6 +58,8 @@ struct settings {
     int supersede_after_ms; /* 0: a leader that lives is never replaced */
     unsigned ttl;               /* seconds that a session lives in Redis unless renewed; 0: ever */
     bool huge_pages;
+    bool reconcile, dry_run;    /* compare, report and leave; without changing anything */
+    enum policy policy;         /* what becomes of what only Redis has, when that is asked for */
 };
 
 #endif

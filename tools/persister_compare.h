@@ -6,12 +6,29 @@
  *   2  every handle in the active set that the table does not know: it is removed from Redis, but
  *      for a hash that cannot be understood, which is for people to look at.
  *
+ * That is what follows each connect.  A thorough one, which is asked for, compares every field, and
+ * also finds keys of sessions that are not in the active set:
+ *
+ *   policy   what only Redis has
+ *   table    is removed, as above
+ *   redis    is adopted: loaded, detached, if it cannot be a session that ended here; else it is left
+ *
  * Nothing is written to Redis within a slice but what the slice itself decides, so a claim that was
  * read before Redis was asked stays comparable.
+ *
+ * Adopting must not bring back what was removed and whose removal was acknowledged (H12), and a table
+ * forgets what that was, while Redis may have gone back to an older copy.  So:
+ *
+ *   A1  Before anything is adopted, the generations up to the highest in Redis are reserved
+ *       (store_reserve()).  What is adopted has one of those that this table had never given to
+ *       anybody or loaded: it never was here.  What is older is left, and said.
+ *   A2  Redis is read after the table said that it does not know the handle, in one slice; a handle
+ *       that is inserted meanwhile, or is a tombstone, wins.
  */
 #ifndef TOOLS_PERSISTER_COMPARE_H
 #define TOOLS_PERSISTER_COMPARE_H
 
+#include "tools/persister.h"
 #include "tools/persister_batch.h"
 #include "tools/persister_scan.h"
 
@@ -19,16 +36,26 @@ enum { COMPARE_SLICE = 128 };
 
 struct compare {
     struct batch *batch;
-    enum { COMPARE_OFF, COMPARE_TABLE, COMPARE_REDIS } phase;
+    enum { COMPARE_OFF, COMPARE_TABLE, COMPARE_RESERVE, COMPARE_REDIS, COMPARE_KEYS } phase;
     sesstab_cursor cursor;
     struct scan scan;
-    bool claims_only;
-    uint64_t started_at, compared, repaired, removed, strange;
+    bool claims_only, thorough;
+    bool complete;                /* it came to its end                                        */
+    enum policy policy;
+    uint64_t max_generation, max_handle; /* RESERVE: in Redis                                  */
+    uint64_t first_new;           /* RESERVE: the first generation that was new to the table   */
+    unsigned said;                /* differences that were logged                              */
+    /* What was found: `compared` claims, of which `repaired` were not so in Redis: */
+    uint64_t started_at, compared, repaired, only_table, in_flight, owner_gone;
+    uint64_t only_redis, removed, adopted, left, strange; /* what only Redis has, and its fate */
     char denied[200];        /* by what permission Redis could not be asked; "" it could */
 };
 
 /* Begins; one that runs is begun anew.  CLAIMS_ONLY: without the second part. */
 void compare_start(struct compare *compare, struct batch *batch, bool claims_only);
+
+/* The same, thoroughly. */
+void compare_thoroughly(struct compare *compare, struct batch *batch, enum policy policy);
 
 /* Drops one that runs: the connection is gone. */
 void compare_stop(struct compare *compare);

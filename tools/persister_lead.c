@@ -7,6 +7,7 @@
 #include "tools/persister_fence.h"
 #include "tools/persister_load.h"
 #include "tools/persister_metrics.h"
+#include "tools/persister_reconcile.h"
 #include "tools/persister_renew.h"
 #include "tools/persister_server.h"
 #include "tools/persister_table.h"
@@ -54,6 +55,7 @@ struct leader {
     struct resync resync;
     uint64_t progress_at;        /* the next line about how far compare and resync are   */
     struct renew renew;
+    bool reconciling;            /* a thorough comparison is to come to its end          */
     bool over;
     enum ending ending;          /* once over                                            */
     bool up;                     /* connected and filled                                 */
@@ -139,6 +141,8 @@ static void went_down(struct leader *l)
         metric_add(METRIC_DISCONNECTS, 1);
     }
     l->up = false;
+    if (l->settings->reconcile)
+        end(l, ENDING_FAILED, l->redis.reason);
     back_off(l);
     if (l->rival_unknown && l->retry_at < l->rival_until)
         l->retry_at = l->rival_until;
@@ -558,8 +562,26 @@ static enum verdict write_gathered(struct leader *l)
     return verdict;
 }
 
+/* What was asked for begins at once, and anew after a disconnect. */
+static void reconcile(struct leader *l)
+{
+    struct compare *c = &l->compare;
+    bool requested = reconcile_requested();
+    l->reconciling |= requested;
+    if (!l->reconciling)
+        return;
+    if (requested || !c->thorough || (!c->complete && !compare_running(c))) {
+        compare_thoroughly(c, &l->batch, l->settings->policy);
+    } else if (c->complete) {
+        l->reconciling = false;
+        if (l->settings->reconcile)
+            end(l, ENDING_STOPPED, "reconciled");
+    }
+}
+
 static enum verdict serve(struct leader *l)
 {
+    reconcile(l);
     if (monotonic_ms() >= l->check_at) {
         enum verdict verdict = check(l);
         if (verdict != COMMITTED)
@@ -742,7 +764,8 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
                  struct spawn *spawn, const struct watch *watch)
 {
     struct leader l = { .settings = settings, .table = table, .store = store, .spawn = spawn,
-                        .watch = watch, .ending = ENDING_STOPPED };
+                        .watch = watch, .ending = ENDING_STOPPED,
+                        .reconciling = settings->reconcile };
     say_leading(&l);
     progressing = store;
     on_progress(beat);
@@ -765,7 +788,11 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
         if (!redis_connected(&l.redis))
             went_down(&l);
     }
+    bool reconciled = settings->reconcile && l.over && l.ending == ENDING_STOPPED &&
+                      l.compare.complete;
     leave(&l);
+    if (reconciled)
+        reconcile_report(&l.compare, store_lag(store));
     on_progress(NULL);
     metric_set(METRIC_LEADER, 0);
     sentinel_stop(l.sentinel);
