@@ -21,19 +21,20 @@ struct claim {
 
 void compare_start(struct compare *c, struct batch *batch, bool claims_only)
 {
+    enum policy policy = c->policy;
     compare_stop(c);
     memset(c, 0, sizeof *c);
+    c->policy = policy;
     c->batch = batch;
     c->claims_only = claims_only;
     c->phase = COMPARE_TABLE;
     c->started_at = monotonic_ms();
 }
 
-void compare_thoroughly(struct compare *c, struct batch *batch, enum policy policy)
+void compare_thoroughly(struct compare *c, struct batch *batch)
 {
     compare_start(c, batch, false);
     c->thorough = true;
-    c->policy = policy;
 }
 
 void compare_stop(struct compare *c)
@@ -211,7 +212,10 @@ static enum verdict next_phase(struct compare *c)
     c->strange += c->phase > COMPARE_RESERVE ? c->scan.strange : 0;
     if (c->phase == COMPARE_TABLE && c->policy == POLICY_REDIS) {
         c->phase = COMPARE_RESERVE;
-        scan_begin_keys(&c->scan, redis, c->batch->prefix);
+        if (c->thorough)
+            scan_begin_keys(&c->scan, redis, c->batch->prefix);
+        else
+            scan_begin(&c->scan, redis, c->batch->prefix);
     } else if (c->phase < COMPARE_REDIS) {
         c->phase = COMPARE_REDIS;
         scan_begin(&c->scan, redis, c->batch->prefix);
@@ -294,7 +298,7 @@ static enum verdict remove_unknown(struct compare *c, uint64_t *handles, size_t 
 
 /* ---------------------------------------------------------------- adopting --------------- */
 
-/* A1: the highest generation and handle of what the table does not know. */
+/* A1: the highest generation of what the table does not know. */
 static bool note_generations(struct compare *c, const uint64_t *handles, size_t count)
 {
     struct redis *redis = c->batch->fence->redis;
@@ -306,21 +310,12 @@ static bool note_generations(struct compare *c, const uint64_t *handles, size_t 
     }
     for (size_t i = 0; i < count; i++) {
         redisReply *reply = redis_receive(redis);
-        if (reply && parse_stored(reply, &stored) && stored.generation <= GENERATION_MAX) {
-            if (stored.generation > c->max_generation)
-                c->max_generation = stored.generation;
-            if (handles[i] > c->max_handle)
-                c->max_handle = handles[i];
-        }
+        if (reply && parse_stored(reply, &stored) && stored.generation <= GENERATION_MAX &&
+            stored.generation > c->max_generation)
+            c->max_generation = stored.generation;
         freeReplyObject(reply);
     }
     return redis_connected(redis);
-}
-
-static void reserve(struct compare *c)
-{
-    c->first_new = store_reserve(c->batch->store, c->max_generation);
-    store_set_ready(c->batch->store, c->max_generation, c->max_handle); /* handles, too */
 }
 
 static const char *adopt(struct compare *c, const struct store_record *record)
@@ -328,7 +323,11 @@ static const char *adopt(struct compare *c, const struct store_record *record)
     if (record->generation < c->first_new || record->generation > c->max_generation)
         return "it is not newer than this table's sessions: it may be one that ended here";
     int error = store_load(c->batch->store, record);
-    c->adopted += error == SESSTAB_OK;
+    if (error == SESSTAB_OK) {
+        store_set_ready(c->batch->store, 0, record->handle); /* none like it is chosen again */
+        c->adopted++;
+        metric_add(METRIC_ADOPTED, 1);
+    }
     return error == SESSTAB_OK || error == SESSTAB_EXISTS ? NULL : sesstab_strerror(error);
 }
 
@@ -345,6 +344,7 @@ static void adopt_answered(struct compare *c, uint64_t handle, const struct answ
     if (!why)
         return;
     c->left++;
+    metric_add(METRIC_NOT_ADOPTED, 1);
     log_event(c->said++ < LOUD ? LEVEL_WARN : LEVEL_DEBUG, "not-adopted", NUMBER("handle", handle),
               TEXT("reason", why), TEXT("note", "left as it is in Redis"));
 }
@@ -470,7 +470,7 @@ static enum verdict redis_slice(struct compare *c)
     if (verdict != COMMITTED || !c->scan.done)
         return verdict;
     if (c->phase == COMPARE_RESERVE)
-        reserve(c);
+        c->first_new = store_reserve(c->batch->store, c->max_generation);
     return next_phase(c);
 }
 

@@ -3,15 +3,14 @@
  *
  *   1  every session that claims to be durable: its hash has its generation, version and
  *      last-seen, its metadata are as many, it is in the active set.  Else it is pushed whole.
- *   2  every handle in the active set that the table does not know: it is removed from Redis, but
- *      for a hash that cannot be understood, which is for people to look at.
+ *   2  every handle in the active set that the table does not know:
+ *
+ *      policy   it is
+ *      table    removed from Redis, but for a hash that cannot be understood, which is for people
+ *      redis    adopted: loaded, detached, if it cannot be a session that ended here; else left
  *
  * That is what follows each connect.  A thorough one, which is asked for, compares every field, and
- * also finds keys of sessions that are not in the active set:
- *
- *   policy   what only Redis has
- *   table    is removed, as above
- *   redis    is adopted: loaded, detached, if it cannot be a session that ended here; else it is left
+ * in a third part does with keys of sessions that are not in the active set what 2 does with members.
  *
  * Nothing is written to Redis within a slice but what the slice itself decides, so a claim that was
  * read before Redis was asked stays comparable.
@@ -41,8 +40,8 @@ struct compare {
     struct scan scan;
     bool claims_only, thorough;
     bool complete;                /* it came to its end                                        */
-    enum policy policy;
-    uint64_t max_generation, max_handle; /* RESERVE: in Redis                                  */
+    enum policy policy;           /* to be set once; what follows is of the one that runs       */
+    uint64_t max_generation;      /* RESERVE: in Redis, of what the table does not know         */
     uint64_t first_new;           /* RESERVE: the first generation that was new to the table   */
     unsigned said;                /* differences that were logged                              */
     /* What was found: `compared` claims, of which `repaired` were not so in Redis: */
@@ -55,7 +54,7 @@ struct compare {
 void compare_start(struct compare *compare, struct batch *batch, bool claims_only);
 
 /* The same, thoroughly. */
-void compare_thoroughly(struct compare *compare, struct batch *batch, enum policy policy);
+void compare_thoroughly(struct compare *compare, struct batch *batch);
 
 /* Drops one that runs: the connection is gone. */
 void compare_stop(struct compare *compare);

@@ -571,7 +571,7 @@ static void reconcile(struct leader *l)
     if (!l->reconciling)
         return;
     if (requested || !c->thorough || (!c->complete && !compare_running(c))) {
-        compare_thoroughly(c, &l->batch, l->settings->policy);
+        compare_thoroughly(c, &l->batch);
     } else if (c->complete) {
         l->reconciling = false;
         if (l->settings->reconcile)
@@ -733,6 +733,7 @@ static bool prepare(struct leader *l)
     const struct settings *settings = l->settings;
     l->redis.timeout_ms = settings->timeout_ms;
     l->backoff_ms = BACKOFF_MIN_MS;
+    l->compare.policy = settings->policy;
     fence_init(&l->fence, &l->redis, settings->prefix, store_creation_id(l->store));
     ack_init(&l->ack, &settings->ack, &l->fence, &l->server);
     if (settings->sentinels.count && !(l->sentinel = sentinel_start(&settings->sentinels)))

@@ -55,7 +55,11 @@
     X(RENEWALS_REFUSED, counter, "sesstab_redis_renewals_refused_total", "",                       \
       "Times that Redis refused to renew a few sessions' time to live")                            \
     X(EXPIRED, counter, "sesstab_redis_expired_sessions_total", "",                                \
-      "Sessions found gone from Redis when they were renewed, and written again")
+      "Sessions found gone from Redis when they were renewed, and written again")                  \
+    X(ADOPTED, counter, "sesstab_redis_adopted_sessions_total", "",                                \
+      "Sessions that only Redis had, and the table took over")                                     \
+    X(NOT_ADOPTED, counter, "sesstab_redis_not_adopted_sessions_total", "",                        \
+      "Sessions that only Redis had, and that were left there, though the policy is redis")
 
 enum metric {
 #define X(constant, type, name, labels, help) METRIC_##constant,
