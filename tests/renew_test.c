@@ -1,6 +1,6 @@
 /*
- * Time to live in Redis (tools/persister_renew.h): who lives keeps its sessions there, whose host is
- * gone loses them after a while, and what vanished from Redis by itself is written again.
+ * Time to live in Redis (tools/persister_renew.h): who lives keeps its sessions there, whose host
+ * is gone loses them after a while, and what vanished from Redis by itself is written again.
  */
 #include "tests/harness.h"
 

@@ -10,13 +10,13 @@
  *      redis    adopted: loaded, detached, if it cannot be a session that ended here; else left
  *
  * That is what follows each connect.  A thorough one, which is asked for, compares every field, and
- * in a third part does with keys of sessions that are not in the active set what 2 does with members.
+ * in a third part does with keys that are not in the active set what 2 does with members.
  *
  * Nothing is written to Redis within a slice but what the slice itself decides, so a claim that was
  * read before Redis was asked stays comparable.
  *
- * Adopting must not bring back what was removed and whose removal was acknowledged (H12), and a table
- * forgets what that was, while Redis may have gone back to an older copy.  So:
+ * Adopting must not bring back what was removed and whose removal was acknowledged (H12), and a
+ * table forgets what that was, while Redis may have gone back to an older copy.  So:
  *
  *   A1  Before anything is adopted, the generations up to the highest in Redis are reserved
  *       (store_reserve()).  What is adopted has one of those that this table had never given to

@@ -1,12 +1,12 @@
 /*
  * Reconcile: table, Redis and living owners are compared on demand, and made one.
  *
- *   --reconcile --dry-run   only reads, also beside a leader, which goes on: what shmdump --diff-redis
- *                           does (shmdump_compare.h)
- *   --reconcile             takes the lead, compares thoroughly (persister_compare.h), writes what was
- *                           wrong, reports on standard output, leaves.  Where another leads it fails
- *   SIGUSR1                 the leader compares thoroughly at once, while it serves, and logs it; one
- *                           that stands by, or has no Redis just now, does so as soon as it can
+ *   --reconcile --dry-run  only reads, also beside a leader, which goes on: what shmdump
+ *                          --diff-redis does (shmdump_compare.h)
+ *   --reconcile            takes the lead, compares thoroughly (persister_compare.h), writes what
+ *                          was wrong, reports on standard output, leaves; fails where another leads
+ *   SIGUSR1                the leader compares thoroughly at once, while it serves, and logs it;
+ *                          one that stands by, or has no Redis just now, as soon as it can
  *
  * Owners: sessions whose owner is dead become detached by the sweep that follows taking the lead
  * (lib/store.h), and those that are loaded are so from the start; the report counts them.

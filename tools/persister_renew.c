@@ -193,8 +193,8 @@ static bool read_answers(struct renew *r, struct slice *slice, redisReply *const
 }
 
 /*
- * Where memory is short Redis refuses whatever stands in MULTI, but not this: and who could not renew
- * would lose everything for want of a few bytes.
+ * Where memory is short Redis refuses whatever stands in MULTI, but not this: and who could not
+ * renew would lose everything for want of a few bytes.
  */
 static enum verdict renew_by_script(struct renew *r, struct slice *slice, bool *answered)
 {

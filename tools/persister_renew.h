@@ -1,6 +1,6 @@
 /*
- * Time to live: every key of a session carries one, which the leader renews, so that the sessions of a
- * host that is gone end by themselves while those of a live one stay, however idle they are.
+ * Time to live: every key of a session carries one, which the leader renews, so that the sessions
+ * of a host that is gone end by themselves while those of a live one stay, however idle they are.
  *
  *   key                       given                              renewed
  *   record                    with the PUT that makes it         every third of the TTL
@@ -19,7 +19,7 @@
  *       pushed whole.  A lost active set starts a comparison.
  *   N4  A session whose first write is still under way is not renewed: that write sets its time.
  *
- * With --ttl 0 the walk after connecting takes the time to live off every key, and there is no other.
+ * With --ttl 0 the walk after connecting takes the time to live off every key; there is no other.
  */
 #ifndef TOOLS_PERSISTER_RENEW_H
 #define TOOLS_PERSISTER_RENEW_H

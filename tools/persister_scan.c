@@ -65,8 +65,8 @@ static bool fetch(struct scan *scan)
     if (!scan->page)
         return false;
     if (!is_page(scan->page)) {
-        redis_drop(scan->redis, scan->page->type == REDIS_REPLY_ERROR ? scan->page->str
-                                                                      : "the scan's answer is no page");
+        redis_drop(scan->redis, scan->page->type == REDIS_REPLY_ERROR
+                                    ? scan->page->str : "the scan's answer is no page");
         return false;
     }
     snprintf(scan->position, sizeof scan->position, "%s", scan->page->element[0]->str);

@@ -31,8 +31,8 @@ struct scan {
 /* False: dropped.  scan_free() is due in any case. */
 bool scan_begin(struct scan *scan, struct redis *redis, const char *prefix);
 
-/* The same over the keys of sessions, also of those that are not in the active set: it takes as long
- * as Redis needs to go through all keys that it has. */
+/* The same over the keys of sessions, also of those that are not in the active set: it takes as
+ * long as Redis needs to go through all keys that it has. */
 void scan_begin_keys(struct scan *scan, struct redis *redis, const char *prefix);
 
 /* The next handles; count may be 0 although it is not done.  False: dropped. */

@@ -150,7 +150,7 @@ static enum finding find_known(struct work *w, const struct standing *standing, 
     return count ? DIFFERS : EQUAL;
 }
 
-/* What the answers say that came between BEFORE and now; a difference is told with the last look. */
+/* What the answers say that came between BEFORE and now; the last look reports a difference. */
 static enum finding judge(struct work *w, const struct suspect *s, const struct standing *before,
                           const struct answers *answers)
 {

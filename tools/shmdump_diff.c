@@ -82,6 +82,11 @@ static void print_sums_json(const struct comparison *c)
 
 /* ------------------------------------------------------------------ the view --------------- */
 
+static void complain(const char *of, const char *why)
+{
+    fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, of, why);
+}
+
 /* The first line of PATH; false: said why. */
 static bool read_password(const char *path, char password[PASSWORD_BYTES])
 {
@@ -89,13 +94,12 @@ static bool read_password(const char *path, char password[PASSWORD_BYTES])
     if (!file || !fgets(password, PASSWORD_BYTES, file))
         snprintf(password, PASSWORD_BYTES, "\n");
     if (!file)
-        fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, path, strerror(errno));
+        complain(path, strerror(errno));
     else
         fclose(file);
     password[strcspn(password, "\r\n")] = '\0';
     if (file && !*password)
-        fprintf(stderr, "%s: %s: its first line, which should be the password, is empty\n",
-                program_invocation_short_name, path);
+        complain(path, "its first line, which should be the password, is empty");
     return *password;
 }
 
@@ -115,7 +119,7 @@ static bool connect_to(struct redis *redis, const struct options *o)
     bool connected = redis_connect(redis, &o->redis, &login);
     explicit_bzero(password, sizeof password);
     if (!connected)
-        fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, o->redis.text, redis->reason);
+        complain(o->redis.text, redis->reason);
     return connected;
 }
 
@@ -144,7 +148,7 @@ int show_diff(struct image *image, const struct options *options)
     if (connect_to(&redis, options)) {
         bool done = compare_and_print(&c, options->json);
         if (!done)
-            fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, options->redis.text, c.why);
+            complain(options->redis.text, c.why);
         code = !done ? CANNOT_READ : comparison_equal(&c) ? FOUND_NOTHING_WRONG : FOUND_WRONG;
     }
     redis_free(&redis);
