@@ -137,7 +137,7 @@ static int flush(struct flush *f, int timeout_ms)
     if (!walk(f))
         return SESSTAB_NOMEMORY;
     while (!all_durable(f) || f->incarnation != incarnation_of(f)) {
-        if ((left = deadline - monotonic_ms()) <= 0)
+        if ((left = deadline - monotonic_ms()) <= 0 || shm_mode(f->c->shm) == MODE_MEMORY)
             return SESSTAB_UNKNOWN;
         if (left < pause)
             pause = (int)left;

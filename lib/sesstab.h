@@ -512,7 +512,8 @@ typedef struct sesstab_answer {
     uint64_t ticket;
     void *cookie;    /* as given                                                                  */
     uint64_t handle;
-    int result;      /* OK · REFUSED · NOTFOUND, as of sesstab_bind()                             */
+    int result;      /* OK · REFUSED · NOTFOUND, as of sesstab_bind(); UNKNOWN when the mode becomes
+                        MEMORY while it waits                                                     */
 } sesstab_answer;
 
 /*
@@ -553,7 +554,8 @@ SESSTAB_API int sesstab_cancel(sesstab *table, uint64_t ticket);
  * Waits until Redis has everything that calls which returned before this one have changed, in any
  * process, write-behind changes and removals too; at most TIMEOUT_MS (0: only looks).  Takes a walk over
  * the table, 32 bytes for each session that Redis lacks, and nothing of the others' time.  Damaged
- * sessions are left out.  OK (in mode MEMORY at once) · UNKNOWN (the time is up) · INVALID · NOMEMORY.
+ * sessions are left out.  OK (in mode MEMORY at once) · UNKNOWN (the time is up, or the mode
+ * became MEMORY) · INVALID · NOMEMORY.
  */
 SESSTAB_API int sesstab_flush(sesstab *table, int timeout_ms);
 

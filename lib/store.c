@@ -142,31 +142,6 @@ uint32_t store_incarnation(const struct store *s)
 
 /* ---------------------------------------------------------------- leadership ---------------- */
 
-static void sweep_everything(struct store *s);
-
-/*
- *   announce:A    publish / light fence / load the mode: MEMORY, so that nobody is told
- *   store_mode:E  load the mode: another / heavy fence / sweep
- *                 without: a change made while the mode was MEMORY waits for the background sweep
- */
-sesstab_mode store_mode(struct store *s, bool *switched)
-{
-    uint32_t word = load_acquire(&s->table->shm.header->mode);
-    *switched = word != s->mode;
-    if (*switched) {
-        s->mode = word;
-        if (!rcu_heavy_fence(&s->table->shm)) /* store_mode:E */
-            store_relaxed(&s->table->shm.header->sweep_wanted, 1);
-        sweep_everything(s);
-    }
-    return (sesstab_mode)MODE_OF(word);
-}
-
-void store_idle(struct store *s, int timeout_ms)
-{
-    futex_wait(&s->table->shm.header->mode, s->mode, timeout_ms);
-}
-
 static void sweep_everything(struct store *s)
 {
     s->sweep = (struct sweep){ .running = true, .thorough = true, .started = monotonic_ms() };
@@ -816,6 +791,42 @@ bool store_knows(struct store *s, uint64_t handle, struct store_image *image)
     return slot == INDEX_DAMAGED || CURRENT_BLOCK(current).at;
 }
 
+/* ---------------------------------------------------------------- mode ---------------------- */
+
+/*
+ *   announce:A    publish / light fence / load the mode: MEMORY, so that nobody is told
+ *   store_mode:E  load the mode: another / heavy fence / sweep
+ *                 without: a change made while the mode was MEMORY waits for the background sweep
+ */
+sesstab_mode store_mode(struct store *s, bool *switched)
+{
+    uint32_t word = load_acquire(&s->table->shm.header->mode);
+    *switched = word != s->mode;
+    if (*switched) {
+        s->mode = word;
+        if (!rcu_heavy_fence(&s->table->shm)) /* store_mode:E */
+            store_relaxed(&s->table->shm.header->sweep_wanted, 1);
+        sweep_everything(s);
+    }
+    return (sesstab_mode)MODE_OF(word);
+}
+
+static bool give_up(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
+{
+    (void)k, (void)context;
+    answer(s, index, word, TICKET_UNKNOWN);
+    return true;
+}
+
+void store_rest(struct store *s, int timeout_ms)
+{
+    collect_urgent(s);
+    each_waiting(s, give_up, NULL);
+    store_wake(s);
+    store_connected(s, true); /* it is not missed */
+    futex_wait(&s->table->shm.header->mode, s->mode, timeout_ms);
+}
+
 /* ---------------------------------------------------------------- acknowledging ------------- */
 
 struct speaking {
@@ -824,6 +835,7 @@ struct speaking {
     bool refuse, found;
     bool bindings_only;         /* of the rest of the image nothing is known */
     uint64_t kept;              /* see roll_back */
+    unsigned denied;
 };
 
 static bool same_session(const struct ticket *k, const struct store_image *image)
@@ -1060,15 +1072,18 @@ static bool deny(struct store *s, unsigned index, struct ticket *k, uint64_t wor
     struct speaking *p = context;
     uint64_t version = load_relaxed(&k->version);
     if (kind_of(k) == TICKET_CHANGE && same_session(k, p->image) && version <= p->image->version &&
-        version > p->kept)
+        version > p->kept) {
         answer(s, index, word, TICKET_REFUSED);
+        p->denied++;
+    }
     return true;
 }
 
-void store_deny(struct store *s, const struct store_image *image, uint64_t held)
+unsigned store_deny(struct store *s, const struct store_image *image, uint64_t held)
 {
     struct speaking p = { .image = image, .kept = held };
     each_chained(s, image, deny, &p);
+    return p.denied;
 }
 
 struct roll_back {

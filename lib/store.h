@@ -127,8 +127,8 @@ bool store_is_ready(const struct store *store); /* the table is loaded */
  */
 sesstab_mode store_mode(struct store *store, bool *switched);
 
-/* Sleeps until the mode is switched, at most TIMEOUT_MS. */
-void store_idle(struct store *store, int timeout_ms);
+/* In mode MEMORY: tells all who wait UNKNOWN, and sleeps until the mode is switched, at most TIMEOUT_MS. */
+void store_rest(struct store *store, int timeout_ms);
 
 /* The leading process, for people; 0: there is none, or it says nothing. */
 int store_leader_pid(const struct store *store);
@@ -192,9 +192,9 @@ void store_ack_binding(struct store *store, const struct store_image *image);
 /*
  * Redis said no: the tickets of other changes than bindings in IMAGE are answered REFUSED, but for those
  * up to version HELD, which an earlier attempt may have brought to Redis.  Each of their callers takes
- * its change back.  The session stays dirty.
+ * its change back; returns how many.  The session stays dirty.
  */
-void store_deny(struct store *store, const struct store_image *image, uint64_t held);
+unsigned store_deny(struct store *store, const struct store_image *image, uint64_t held);
 
 /*
  * Redis said no to an image whose binding is waited for: rolls the binding back to the last acknowledged

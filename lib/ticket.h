@@ -6,7 +6,7 @@
  *
  *   group    0 --CAS: the process that needs it--> worker --all 64 free: the process, at once-->  0
  *                                                         --worker dead: who recovers it------->  0
- *   ticket   IDLE --start--> WAITING --persister--> DURABLE | REFUSED | GONE --next_answer--> IDLE
+ *   ticket   IDLE --start--> WAITING --persister--> DURABLE | REFUSED | ... --next_answer--> IDLE
  *                               |                                                              ^
  *                               +------------------ cancel, close, recovery -------------------+
  *

@@ -295,12 +295,14 @@ _Static_assert(sizeof(struct ring) == PAGE_BYTES, "a ring is a page");
  * holds (lib/ticket.h).  word: {seq 32, verdict 32}; its low half is the futex.
  *
  *   IDLE -> WAITING            by the caller, after the fields
- *   WAITING -> DURABLE | REFUSED | GONE   by the persister
+ *   WAITING -> DURABLE | REFUSED | GONE   by the persister; UNKNOWN when the mode becomes MEMORY
  *   WAITING -> IDLE            by the caller at its deadline or when it cancels, or by recovery
- *   DURABLE | REFUSED | GONE -> IDLE      by the caller
+ *   any of these -> IDLE       by the caller
  * Every edge is one CAS from the exact word, so that caller and persister agree on what was said.
  */
-enum ticket_state { TICKET_IDLE, TICKET_WAITING, TICKET_DURABLE, TICKET_REFUSED, TICKET_GONE };
+enum ticket_state {
+    TICKET_IDLE, TICKET_WAITING, TICKET_DURABLE, TICKET_REFUSED, TICKET_GONE, TICKET_UNKNOWN
+};
 #define TICKET_WORD(seq, state) ((uint64_t)(seq) << 32 | (uint32_t)(state))
 #define TICKET_STATE(w) ((enum ticket_state)(uint32_t)(w))
 #define TICKET_SEQ(w) ((uint32_t)((w) >> 32))

@@ -569,6 +569,29 @@ static void who_waits_when_the_mode_becomes_memory_is_told_unknown(void **state)
     check(redis_field_is(world->redis, KEY(1), "PlayerRef", "#1"));
 }
 
+static void who_has_started_a_binding_is_told_so_too(void **state)
+{
+    struct world *world = start_world(SESSTAB_SELECTIVE);
+    sesstab_answer answer;
+    (void)state;
+    prepare(world);
+    kill(world->redis->pid, SIGSTOP);
+    check_ok(sesstab_start_bind(world->table, 1, "#1", NULL, NULL));
+    check_result(sesstab_next_answer(world->table, &answer), SESSTAB_NOTFOUND);
+    check_ok(sesstab_set_mode(world->table, SESSTAB_MEMORY));
+    kill(world->redis->pid, SIGCONT);
+    wait_until(sesstab_next_answer(world->table, &answer) == SESSTAB_OK);
+    check_one_of(answer.result, SESSTAB_UNKNOWN, SESSTAB_OK); /* OK: Redis was quicker than the switch */
+    check_ok(sesstab_set_mode(world->table, SESSTAB_WRITE_BEHIND));
+    kill(world->redis->pid, SIGSTOP);
+    check_ok(sesstab_start_bind(world->table, 1, "#2", NULL, NULL));
+    check_ok(sesstab_next_answer(world->table, &answer));
+    check_ok(answer.result);
+    kill(world->redis->pid, SIGCONT);
+    check_world(world);
+    check(redis_field_is(world->redis, KEY(1), "PlayerRef", "#2"));
+}
+
 static void insert_and_die(void *context)
 {
     struct world *world = context;
@@ -814,6 +837,28 @@ static void the_tool_shows_and_switches_the_mode(void **state)
     }
 }
 
+static void the_tool_waits_until_redis_has_everything(void **state)
+{
+    struct world *world = start_world(SESSTAB_SELECTIVE);
+    char output[1024];
+    (void)state;
+    prepare(world);
+    for (int i = 0; i < 5; i++) {
+        char value[16];
+        snprintf(value, sizeof value, "%d", i);
+        check_ok(set_text(world->table, 1, "old", value));
+        check_equal(ctl(world->name, "flush", "60000", output), 0);
+        check_string(output, "flushed\n");
+        check(redis_field_is(world->redis, METADATA, "old", value));
+    }
+    kill(world->redis->pid, SIGSTOP);
+    check_ok(set_text(world->table, 1, "old", "last"));
+    check_equal(ctl(world->name, "flush", "50", output), 1);
+    kill(world->redis->pid, SIGCONT);
+    check_equal(ctl(world->name, "flush", NULL, output), 0);
+    check_world(world);
+}
+
 static void wrong_usage_of_the_tool_is_told_so(void **state)
 {
     char output[1024];
@@ -821,6 +866,7 @@ static void wrong_usage_of_the_tool_is_told_so(void **state)
     check_equal(ctl("/nobody", "mode", NULL, output), 1);
     check_equal(ctl("/nobody", "mode", "fast", output), 64);
     check_equal(ctl("/nobody", "dance", NULL, output), 64);
+    check_equal(ctl("/nobody", "flush", "soon", output), 64);
     check_equal(ctl("/nobody", NULL, NULL, output), 64);
     check_equal(ctl("/nobody", "--owner", "no such user", output), 64);
 }
@@ -845,6 +891,7 @@ int main(void)
         TEST(a_forked_child_follows_the_mode_again),
         TEST(in_mode_memory_neither_redis_nor_persister_is_needed),
         TEST(who_waits_when_the_mode_becomes_memory_is_told_unknown),
+        TEST(who_has_started_a_binding_is_told_so_too),
         TEST(in_mode_memory_the_persister_leaves_redis_and_mends_what_the_dead_leave),
         TEST(what_changed_in_memory_while_the_persister_was_stopped_is_found),
         TEST(a_stopped_persister_leaves_in_mode_memory_without_redis),
@@ -852,6 +899,7 @@ int main(void)
         TEST(nothing_is_lost_by_switching_under_load_with_everybody_killed_in_between),
         TEST(each_mode_works_under_load),
         TEST(the_tool_shows_and_switches_the_mode),
+        TEST(the_tool_waits_until_redis_has_everything),
         TEST(wrong_usage_of_the_tool_is_told_so),
     };
     return run_all(tests);

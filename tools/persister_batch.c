@@ -468,15 +468,6 @@ static void say_refused(struct batch *batch, const struct store_image *image,
               TEXT("kind", refusal_name(outcome->refusal)), TEXT("reason", outcome->error));
 }
 
-/* Who waits for other changes than a binding, of which an earlier attempt brought HELD to Redis. */
-static void deny(struct batch *batch, const struct store_image *image, uint64_t held)
-{
-    if (!store_waited_for(batch->store, image))
-        return;
-    store_deny(batch->store, image, held);
-    metric_add(METRIC_CHANGES_REFUSED, 1);
-}
-
 /*
  * True when image I is out of hands, because its binding was rolled back.  A binding that is in Redis is
  * told so; whether the rest of the image is, nothing here proves.
@@ -484,7 +475,7 @@ static void deny(struct batch *batch, const struct store_image *image, uint64_t 
 static bool answer_refused(struct batch *batch, size_t i)
 {
     const struct store_image *image = &batch->hand.images[i];
-    uint64_t held;
+    uint64_t held = 0; /* with the record written, and not the rest: nothing is whole there */
     if (!batch->fence->confirmed) /* what is in Redis now may be lost with it */
         return false;
     if (!image->urgent || image->kind == STORE_DELETE || !store_waited_for(batch->store, image))
@@ -495,7 +486,7 @@ static bool answer_refused(struct batch *batch, size_t i)
         return false;
     if (truth == IN_REDIS)
         store_ack_binding(batch->store, image);
-    deny(batch, image, batch->hand.outcomes[i].record_written ? 0 : held);
+    metric_add(METRIC_CHANGES_REFUSED, store_deny(batch->store, image, held));
     if (truth == IN_REDIS || !store_binding_waited_for(batch->store, image) ||
         !store_refuse(batch->store, image))
         return false;

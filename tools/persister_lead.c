@@ -466,9 +466,8 @@ static bool wanted(struct leader *l)
     }
     if (mode != SESSTAB_MEMORY)
         return true;
-    store_connected(l->store, true); /* it is not missed */
     store_take(l->store, NULL, 0, false);
-    store_idle(l->store, TICK_MS);
+    store_rest(l->store, TICK_MS);
     return false;
 }
 

@@ -18,7 +18,7 @@
     X(MODE_SWITCHES, counter, "sesstab_mode_switches_total", "",                                   \
       "Switches of the table's mode that this leader has followed")                                \
     X(CHANGES_REFUSED, counter, "sesstab_changes_refused_total", "",                               \
-      "Sessions whose waiting callers were told that Redis refused a change other than a binding") \
+      "Changes other than bindings whose callers were told that Redis refused them")                \
     X(LEADER, gauge, "sesstab_leader", "", "1 while this persister leads, 0 while it stands by")   \
     X(TAKEOVERS_DEAD, counter, "sesstab_takeovers_total", "former=\"dead\"",                       \
       "Times that this persister took the lead from another one that had died, or was stopped")    \

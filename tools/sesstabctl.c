@@ -1,5 +1,5 @@
 /*
- * sesstabctl - asks a living table to do something: to switch its mode.
+ * sesstabctl - asks a living table to do something: to switch its mode, to say when Redis has it all.
  *
  * It attaches like any other worker, does one thing, says what it did on one line, and leaves.
  * (shmdump looks at a table without taking part, also at a dead one.)
@@ -8,6 +8,7 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,34 @@ static void check_mode(const struct arguments *arguments, struct argp_state *sta
                    arguments->words[1]);
 }
 
+/* ------------------------------------------------------------------ flush ------------------ */
+
+enum { FLUSH_MS = 10000 };
+
+/* Negative when TEXT is no time. */
+static long milliseconds_of(const char *text)
+{
+    char *rest;
+    errno = 0;
+    long ms = strtol(text, &rest, 10);
+    return errno || *rest || *text < '0' || *text > '9' || ms > INT_MAX ? -1 : ms;
+}
+
+static int flush(sesstab *table, const struct arguments *arguments)
+{
+    int result = sesstab_flush(table, arguments->count > 1 ? (int)milliseconds_of(arguments->words[1])
+                                                           : FLUSH_MS);
+    if (result == SESSTAB_OK)
+        puts("flushed");
+    return result;
+}
+
+static void check_flush(const struct arguments *arguments, struct argp_state *state)
+{
+    if (arguments->count > 1 && milliseconds_of(arguments->words[1]) < 0)
+        argp_error(state, "'%s' is no number of milliseconds", arguments->words[1]);
+}
+
 /* ------------------------------------------------------------------ commands --------------- */
 
 static const struct command {
@@ -63,6 +92,7 @@ static const struct command {
     void (*check)(const struct arguments *arguments, struct argp_state *state);
 } commands[] = {
     { "mode", mode, check_mode },
+    { "flush", flush, check_flush },
 };
 
 static const struct command *command_of(const struct arguments *arguments)
@@ -85,7 +115,8 @@ static const char doc[] =
     "  selective      bind and unbind wait for Redis, the rest is written behind\n"
     "  memory         no Redis; the persister rests\n"
     "  write-behind   nothing waits for Redis\n"
-    "  write-through  every change but touch waits for Redis\n\n"
+    "  write-through  every change but touch waits for Redis\n"
+    "flush [MS] waits until Redis has all that was changed before, at most MS milliseconds (10000).\n\n"
     "Exit status: 0 done, 1 failed (standard error says why), 64 wrong usage.";
 
 /* With the slash in front, which may be left out. */
@@ -127,9 +158,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         break;
     case ARGP_KEY_END:
         if (arguments->count == 0)
-            argp_error(state, "what is to be done? mode [NAME]");
+            argp_error(state, "what is to be done? mode [NAME], or flush [MS]");
         if (!(command = command_of(arguments)))
-            argp_error(state, "'%s' is no command: mode [NAME]", arguments->words[0]);
+            argp_error(state, "'%s' is no command: mode [NAME], or flush [MS]", arguments->words[0]);
         command->check(arguments, state);
         break;
     default:
@@ -150,7 +181,7 @@ static int fail(const struct arguments *arguments, int error)
 
 int main(int argc, char **argv)
 {
-    static const struct argp parser = { options, parse_option, "mode [NAME]", doc, NULL, NULL, NULL };
+    static const struct argp parser = { options, parse_option, "mode [NAME]\nflush [MS]", doc, NULL, NULL, NULL };
     struct arguments arguments = { .table = "/sesstab" };
     sesstab *table;
     argp_err_exit_status = EXIT_USAGE;

@@ -110,7 +110,7 @@ static enum verdict examine_ticket(struct check *c, struct spot spot, char *text
     uint32_t state = (uint32_t)t.word;
     if (state == TICKET_IDLE)
         return FINE;
-    if (state > TICKET_GONE)
+    if (state > TICKET_UNKNOWN)
         return say(text, WRONG, "its state %" PRIu32 " is none", state);
     if (t.kind > TICKET_REMOVAL)
         return say(text, WRONG, "its kind %" PRIu64 " is none", (uint64_t)t.kind);
