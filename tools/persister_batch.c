@@ -535,10 +535,21 @@ static void settle_outcomes(struct batch *batch)
             settle_refused(batch, i);
 }
 
+/* All of the hand was refused, and those who wait for it could be told nothing. */
+static bool is_stuck(const struct batch *batch)
+{
+    for (size_t i = 0; i < batch->hand.count; i++)
+        if (batch->hand.outcomes[i].kind != REFUSED ||
+            !store_waited_for(batch->store, &batch->hand.images[i]))
+            return false;
+    return batch->hand.count > 0;
+}
+
 /* The end of the hand: also those of which the store was not told are let go (S4). */
 static void settle(struct batch *batch)
 {
     settle_outcomes(batch);
+    batch->stuck = is_stuck(batch);
     for (size_t i = 0; i < batch->hand.count; i++)
         store_let_go(batch->store, &batch->hand.images[i]);
     batch->hand.count = 0;
@@ -643,6 +654,7 @@ static enum verdict follow(struct batch *batch, size_t max)
 enum verdict batch_write_tickets(struct batch *batch, size_t max)
 {
     enum verdict verdict = prepare(batch, max);
+    batch->stuck = false;
     if (verdict != COMMITTED)
         return finish(batch, verdict);
     for (size_t n = CHAIN; batch->hand.count; n--) {

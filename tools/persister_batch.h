@@ -56,6 +56,7 @@ struct batch {
     size_t room;                   /* images in a hand, at most           */
     struct hand hand, ahead;       /* being written; B3                   */
     size_t allowance;              /* see quarantine_allowance()          */
+    bool stuck;                    /* the last tickets were refused, and nothing could be said */
     struct quarantine quarantine;
     struct round round;
     uint64_t written, refused, lost; /* since batch_init() */

@@ -25,6 +25,7 @@ enum {
     TICKETS_MIN = 32,  /* in a batch, if so many wait: see tickets_at_once()                 */
     TICKETS_MAX = 256,
     SWEEP_MS = 5,      /* between two steps of the store's sweep                             */
+    STUCK_MS = 10,     /* between two attempts that say nothing to those who wait            */
     REPEATS = 64,      /* takes in a row of nothing but what this round has written          */
     PROGRESS_MS = 1000,
     RIVAL_MS = 5000    /* for the leader of a table that was replaced to notice and leave    */
@@ -525,7 +526,10 @@ static size_t tickets_at_once(struct leader *l)
 
 static enum verdict write_tickets(struct leader *l)
 {
-    return batch_write_tickets(&l->batch, tickets_at_once(l));
+    enum verdict verdict = batch_write_tickets(&l->batch, tickets_at_once(l));
+    if (l->batch.stuck) /* they are taken again, but not at once */
+        pause_ms(STUCK_MS);
+    return verdict;
 }
 
 /*
