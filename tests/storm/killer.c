@@ -210,9 +210,10 @@ static void start_server(struct storm *s, struct server *server)
     };
     char log[128];
     snprintf(log, sizeof log, "%s/log", s->redis.directory);
+    const char *const quick[] = { "--supersede-after", "200", NULL };
     be_eager(false);
     server->pid = server == servers ? start_program(argv, log)
-                                    : start_persister(books->name, s->redis.url, NULL);
+                                    : start_persister(books->name, s->redis.url, quick);
     server->start_at = server->resume_at = 0;
     be_eager(true);
 }
@@ -239,12 +240,12 @@ static void end_server(struct server *server, uint64_t after)
     server->resume_at = 0;
 }
 
-static void stop_server(struct storm *s, struct server *server)
+static void stop_server(struct storm *s, struct server *server, uint64_t longest)
 {
     if (!runs(server))
         return;
     kill(server->pid, SIGSTOP);
-    server->resume_at = milliseconds() + 1 + random_below(STOP_MS);
+    server->resume_at = milliseconds() + 1 + random_below(longest);
     s->toll.stops++;
 }
 
@@ -272,7 +273,7 @@ static void kill_persister(struct storm *s)
 
 static void stop_persister(struct storm *s)
 {
-    stop_server(s, &servers[1 + random_below(PERSISTERS)]);
+    stop_server(s, &servers[1 + random_below(PERSISTERS)], 3 * STOP_MS); /* often superseded */
 }
 
 static void kill_redis_server(struct storm *s)
@@ -285,7 +286,7 @@ static void kill_redis_server(struct storm *s)
 
 static void stop_redis_server(struct storm *s)
 {
-    stop_server(s, &servers[0]);
+    stop_server(s, &servers[0], STOP_MS);
 }
 
 static void cut_connections(struct storm *s)
