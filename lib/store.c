@@ -140,6 +140,32 @@ uint32_t store_incarnation(const struct store *s)
     return load_relaxed(&s->table->shm.header->incarnation);
 }
 
+/* ---------------------------------------------------------------- tickets' words ------------ */
+
+static unsigned groups_used(const struct shm *shm)
+{
+    uint64_t high = load_acquire(&shm->header->group_high);
+    return high < GROUPS ? (unsigned)high : GROUPS;
+}
+
+/* The words of a bitmap by ticket in which there ever was one: threads' first, then groups'.  They only
+ * become more. */
+struct ticket_words {
+    unsigned threads, all;
+};
+
+static struct ticket_words ticket_words(const struct store *s)
+{
+    uint64_t high = load_acquire(&s->table->shm.header->thread_high);
+    unsigned threads = high > THREADS ? THREADS / 64 : high ? (unsigned)(high + 63) / 64 : 1;
+    return (struct ticket_words){ threads, threads + groups_used(&s->table->shm) };
+}
+
+static unsigned nth_word(struct ticket_words words, unsigned n)
+{
+    return n < words.threads ? n : THREADS / 64 + n - words.threads;
+}
+
 /* ---------------------------------------------------------------- leadership ---------------- */
 
 static void sweep_everything(struct store *s)
@@ -176,12 +202,6 @@ void store_wake(struct store *s)
         }
 }
 
-static unsigned groups_used(const struct shm *shm)
-{
-    uint64_t high = load_acquire(&shm->header->group_high);
-    return high < GROUPS ? (unsigned)high : GROUPS;
-}
-
 /* The former leader may have died between a verdict and its bit, or before it woke anybody (H11). */
 static void wake_everybody(struct store *s)
 {
@@ -194,7 +214,9 @@ static void wake_everybody(struct store *s)
 /* Any bit may have been taken note of by who led before, or leads no more and does not know it yet. */
 static void look_at_all_tickets(struct store *s)
 {
-    memset(s->waiting, 0xff, sizeof s->waiting);
+    const struct ticket_words words = ticket_words(s);
+    for (unsigned n = 0; n < words.all; n++)
+        s->waiting[nth_word(words, n)] = UINT64_MAX;
     s->tickets_at = monotonic_ms() + TICKETS_PERIOD_MS;
 }
 
@@ -297,8 +319,9 @@ static bool any_bit(const atomic_u64 *words, unsigned count)
 static bool urgent_work(const struct store *s)
 {
     const struct shm *shm = &s->table->shm;
-    return s->tickets_left || any_bit(shm->urgent, THREADS / 64) ||
-           any_bit(shm->urgent + THREADS / 64, groups_used(shm)) ||
+    const struct ticket_words words = ticket_words(s);
+    return s->tickets_left || any_bit(shm->urgent, words.threads) ||
+           any_bit(shm->urgent + THREADS / 64, words.all - words.threads) ||
            load_relaxed(&shm->header->mode) != s->mode;
 }
 
@@ -431,24 +454,6 @@ static enum ticket_state judge_ticket(struct store *s, struct context *c, const 
         b->generation != load_relaxed(&k->generation))
         return TICKET_GONE;
     return judge(k, b, durable);
-}
-
-/* The words of a bitmap by ticket in which there ever was one: threads' first, then groups'.  They only
- * become more. */
-struct ticket_words {
-    unsigned threads, all;
-};
-
-static struct ticket_words ticket_words(const struct store *s)
-{
-    uint64_t high = load_acquire(&s->table->shm.header->thread_high);
-    unsigned threads = high > THREADS ? THREADS / 64 : high ? (unsigned)(high + 63) / 64 : 1;
-    return (struct ticket_words){ threads, threads + groups_used(&s->table->shm) };
-}
-
-static unsigned nth_word(struct ticket_words words, unsigned n)
-{
-    return n < words.threads ? n : THREADS / 64 + n - words.threads;
 }
 
 /* False: no more of them. */

@@ -94,6 +94,8 @@ static void serve(struct world *w, struct store_image *image, bool refuse)
         store_ack(w->store, image);
     else if (refuse)
         store_retry(w->store, image);
+    else
+        store_let_go(w->store, image);
 }
 
 void store_answer(struct world *w, bool refuse)
