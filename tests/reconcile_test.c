@@ -296,6 +296,12 @@ static void what_can_not_be_compared_is_status_2(void **state)
     struct world *world = filled_world();
     (void)state;
     kill_child(world->persister);
+    check_ok(sesstab_set_mode(world->table, SESSTAB_MEMORY));
+    check_equal(reconcile(world, plainly, output), 2);
+    check(strstr(output, "mode memory") != NULL);
+    check_equal(diff(world, false, output), 2);
+    check(strstr(output, "mode memory") != NULL);
+    check_ok(sesstab_set_mode(world->table, SESSTAB_SELECTIVE));
     kill_redis(world->redis);
     check_equal(reconcile(world, plainly, output), 2);
     check_equal(reconcile(world, dry, output), 2);

@@ -780,8 +780,11 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
         tick(&l);
         if (l.over)
             break;
-        if (!wanted(&l))
+        if (!wanted(&l)) {
+            if (settings->reconcile)
+                end(&l, ENDING_FAILED, "the table is in mode memory: nothing of it is in Redis");
             continue;
+        }
         if (!l.up) {
             connect_in_time(&l);
             continue;

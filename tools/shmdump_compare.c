@@ -307,7 +307,7 @@ static bool compare_redis(struct work *w)
 /* NULL, or why there is nothing to compare. */
 static const char *not_comparable(const struct image *image)
 {
-    if (image->header.mode == MODE_MEMORY)
+    if (MODE_OF(image->header.mode) == MODE_MEMORY)
         return "the table is in mode memory: nothing of it is in Redis";
     if (!image->header.ready)
         return "the table has not been loaded from Redis yet";
