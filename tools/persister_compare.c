@@ -42,31 +42,52 @@ void compare_stop(struct compare *c)
     if (c->phase > COMPARE_TABLE)
         scan_free(&c->scan);
     c->phase = COMPARE_OFF;
+    c->due = 0;
 }
 
 bool compare_running(const struct compare *c)
 {
-    return c->phase != COMPARE_OFF;
+    return c->phase != COMPARE_OFF && !c->slowly;
+}
+
+bool compare_due(const struct compare *c)
+{
+    return compare_running(c) || (c->due && monotonic_ms() >= c->due);
+}
+
+void compare_slowly(struct compare *c, struct batch *batch)
+{
+    compare_start(c, batch, true);
+    c->slowly = true;
+    c->due = monotonic_ms() + COMPARE_SLOWLY_MS;
 }
 
 static void finish(struct compare *c)
 {
-    log_event(LEVEL_INFO, "compared", NUMBER("sessions", c->compared),
-              NUMBER("equal", c->compared - c->repaired), NUMBER("only_table", c->only_table),
-              NUMBER("only_redis", c->only_redis),
+    bool news = !c->slowly || c->repaired;
+    log_event(c->slowly && news ? LEVEL_WARN : news ? LEVEL_INFO : LEVEL_DEBUG, "compared",
+              NUMBER("sessions", c->compared), NUMBER("equal", c->compared - c->repaired),
+              NUMBER("only_table", c->only_table), NUMBER("only_redis", c->only_redis),
               NUMBER("different", c->repaired - c->only_table),
               NUMBER("in_flight", c->in_flight), NUMBER("owner_gone", c->owner_gone),
               NUMBER("repaired", c->repaired), NUMBER("removed", c->removed),
               NUMBER("adopted", c->adopted), NUMBER("left", c->left),
-              NUMBER("strange", c->strange), TEXT("thorough", c->thorough ? "yes" : "no"),
-              NUMBER("ms", monotonic_ms() - c->started_at));
+              NUMBER("strange", c->strange), NUMBER("untold", c->untold),
+              TEXT("thorough", c->thorough ? "yes" : "no"),
+              NUMBER("ms", monotonic_ms() - c->started_at),
+              TEXT("note", c->slowly && news
+                               ? "somebody else changed, or evicted, what Redis held" : NULL));
     metric_add(METRIC_LOSSES_SOME, c->repaired > 0);
     metric_add(METRIC_RESYNCED, c->repaired);
-    if (c->denied[0])
+    if (c->denied[0] && !c->slowly)
         log_event(LEVEL_WARN, "compare-refused", TEXT("reason", c->denied),
-                  TEXT("note", "what could not be compared was written again, or is left as it is"));
-    compare_stop(c);
-    c->complete = true;
+                  TEXT("note", "what could not be compared is left as it is"));
+    if (c->thorough) {
+        compare_stop(c);
+        c->complete = true;
+    } else {
+        compare_slowly(c, c->batch);
+    }
 }
 
 /* Of a thorough one: names the field, but no values, which are nobody's business in a log. */
@@ -147,6 +168,12 @@ static void note_denied(struct compare *c, const redisReply *reply)
         snprintf(c->denied, sizeof c->denied, "%s", reply->str);
 }
 
+/* Redis does not say (NOPERM): that is no difference, or everything would be written for ever. */
+static bool untold(const redisReply *reply)
+{
+    return reply->type == REDIS_REPLY_ERROR && redis_refusal(reply) != REFUSAL_TYPE;
+}
+
 /* The same of every field; what changes just now is written anyway. */
 static bool holds_all(struct compare *c, const struct claim *claim)
 {
@@ -159,6 +186,10 @@ static bool holds_all(struct compare *c, const struct claim *claim)
         note_denied(c, answers.record);
         note_denied(c, answers.metadata);
         note_denied(c, answers.member);
+        if (untold(answers.record) || untold(answers.metadata) || untold(answers.member)) {
+            c->untold++;
+            answered = false;
+        }
     }
     if (answered &&
         sesstab_get(c->batch->table, claim->image.handle, &view, buffer, &size) == SESSTAB_OK &&
@@ -194,6 +225,10 @@ static bool holds(struct compare *c, const struct claim *claim)
         note_denied(c, metadata);
         note_denied(c, member);
         c->only_table += is_missing(fields);
+        if (untold(fields) || untold(metadata) || untold(member)) {
+            c->untold++;
+            same = true;
+        }
         if (redis_refusal(fields) == REFUSAL_LATER)
             redis_drop(redis, fields->str);
     }
@@ -244,6 +279,7 @@ static enum verdict table_slice(struct compare *c)
         if (same)
             continue;
         c->repaired++;
+        metric_add(METRIC_REPAIRED, 1);
         log_event(LEVEL_DEBUG, "repaired", NUMBER("handle", taken[i].image.handle));
         store_forget(c->batch->store, &taken[i].image);
     }
@@ -476,5 +512,7 @@ static enum verdict redis_slice(struct compare *c)
 
 enum verdict compare_slice(struct compare *c)
 {
+    if (c->slowly)
+        c->due = monotonic_ms() + COMPARE_SLOWLY_MS;
     return c->phase == COMPARE_TABLE ? table_slice(c) : redis_slice(c);
 }

@@ -12,6 +12,9 @@
  * That is what follows each connect.  A thorough one, which is asked for, compares every field, and
  * in a third part does with keys that are not in the active set what 2 does with members.
  *
+ * When that is done, the first part goes on for ever, slowly: a key that somebody deleted, or that
+ * Redis evicted, is there again after a second where sessions are few, 13 minutes for a million.
+ *
  * Nothing is written to Redis within a slice but what the slice itself decides, so a claim that was
  * read before Redis was asked stays comparable.
  *
@@ -31,14 +34,18 @@
 #include "tools/persister_batch.h"
 #include "tools/persister_scan.h"
 
-enum { COMPARE_SLICE = 128 };
+enum {
+    COMPARE_SLICE = 128,
+    COMPARE_SLOWLY_MS = 100 /* from one slice to the next, when nothing hurries */
+};
 
 struct compare {
     struct batch *batch;
     enum { COMPARE_OFF, COMPARE_TABLE, COMPARE_RESERVE, COMPARE_REDIS, COMPARE_KEYS } phase;
     sesstab_cursor cursor;
     struct scan scan;
-    bool claims_only, thorough;
+    bool claims_only, thorough, slowly;
+    uint64_t due;                 /* slowly: when the next slice is; 0: never                  */
     bool complete;                /* it came to its end                                        */
     enum policy policy;           /* to be set once; what follows is of the one that runs       */
     uint64_t max_generation;      /* RESERVE: in Redis, of what the table does not know         */
@@ -47,6 +54,7 @@ struct compare {
     /* What was found: `compared` claims, of which `repaired` were not so in Redis: */
     uint64_t started_at, compared, repaired, only_table, in_flight, owner_gone;
     uint64_t only_redis, removed, adopted, left, strange; /* what only Redis has, and its fate */
+    uint64_t untold;              /* that Redis did not let us read                            */
     char denied[200];        /* by what permission Redis could not be asked; "" it could */
 };
 
@@ -55,11 +63,17 @@ void compare_start(struct compare *compare, struct batch *batch, bool claims_onl
 
 /* The same, thoroughly. */
 void compare_thoroughly(struct compare *compare, struct batch *batch);
+/* Begins the one that goes on for ever. */
+void compare_slowly(struct compare *compare, struct batch *batch);
 
 /* Drops one that runs: the connection is gone. */
 void compare_stop(struct compare *compare);
 
+/* One that hurries is under way. */
 bool compare_running(const struct compare *compare);
+
+/* A slice is to be run now. */
+bool compare_due(const struct compare *compare);
 
 /* One slice.  COMMITTED: fine, go on. */
 enum verdict compare_slice(struct compare *compare);

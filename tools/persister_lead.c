@@ -225,6 +225,8 @@ static bool load(struct leader *l)
     /* What an earlier attempt had loaded may have been lost before this one. */
     if (!was_empty || loading.empty)
         compare_start(&l->compare, &l->batch, !loading.empty);
+    else
+        compare_slowly(&l->compare, &l->batch);
     return true;
 }
 
@@ -579,6 +581,8 @@ static void reconcile(struct leader *l)
         l->reconciling = false;
         if (l->settings->reconcile)
             end(l, ENDING_STOPPED, "reconciled");
+        else
+            compare_slowly(c, &l->batch);
     }
 }
 
@@ -601,7 +605,7 @@ static enum verdict serve(struct leader *l)
     enum verdict verdict = write_tickets(l);
     if (verdict == COMMITTED && l->gather_until && monotonic_ms() >= l->gather_until)
         verdict = write_gathered(l);
-    if (verdict == COMMITTED && compare_running(&l->compare))
+    if (verdict == COMMITTED && compare_due(&l->compare))
         verdict = compare_slice(&l->compare);
     if (verdict == COMMITTED && renew_due(&l->renew))
         verdict = renew_slice(&l->renew);

@@ -18,7 +18,7 @@
     X(MODE_SWITCHES, counter, "sesstab_mode_switches_total", "",                                   \
       "Switches of the table's mode that this leader has followed")                                \
     X(CHANGES_REFUSED, counter, "sesstab_changes_refused_total", "",                               \
-      "Changes other than bindings whose callers were told that Redis refused them")                \
+      "Changes other than bindings whose callers were told that Redis refused them")               \
     X(LEADER, gauge, "sesstab_leader", "", "1 while this persister leads, 0 while it stands by")   \
     X(TAKEOVERS_DEAD, counter, "sesstab_takeovers_total", "former=\"dead\"",                       \
       "Times that this persister took the lead from another one that had died, or was stopped")    \
@@ -59,7 +59,9 @@
     X(ADOPTED, counter, "sesstab_redis_adopted_sessions_total", "",                                \
       "Sessions that only Redis had, and the table took over")                                     \
     X(NOT_ADOPTED, counter, "sesstab_redis_not_adopted_sessions_total", "",                        \
-      "Sessions that only Redis had, and that were left there, though the policy is redis")
+      "Sessions that only Redis had, and that were left there, though the policy is redis")        \
+    X(REPAIRED, counter, "sesstab_redis_sessions_repaired_total", "",                              \
+      "Sessions that Redis did not hold as it had acknowledged, and that are written again")
 
 enum metric {
 #define X(constant, type, name, labels, help) METRIC_##constant,
