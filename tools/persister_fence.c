@@ -398,7 +398,7 @@ static enum verdict judge(struct fence *fence, struct transaction *t)
         return FENCED;
     case REDIS_REPLY_ARRAY:
         if (t->exec->elements == t->commands &&
-            is_serial(t->exec->element[t->commands - 1], t->serial))
+            (!t->commands || is_serial(t->exec->element[t->commands - 1], t->serial)))
             return COMMITTED;
         break;
     case REDIS_REPLY_ERROR:
@@ -416,9 +416,12 @@ static enum verdict judge(struct fence *fence, struct transaction *t)
 void fence_end(struct fence *fence, struct transaction *t)
 {
     struct redis *redis = fence->redis;
-    next_serial(fence, t->serial);
-    redis_put(redis, "ECHO", t->serial, NULL);
     t->commands = redis->appended - t->first;
+    if (t->commands) { /* where memory is short, EXEC of nothing is all that Redis takes */
+        next_serial(fence, t->serial);
+        redis_put(redis, "ECHO", t->serial, NULL);
+        t->commands++;
+    }
     redis_put(redis, "EXEC", NULL);
     put_wait(fence);
     redis_put(redis, "WATCH", fence->leader_key, NULL);
