@@ -217,6 +217,9 @@ long long redis_calls(struct redis *redis, const char *command);
 /* Waits until Redis holds exactly the table's sessions, field by field, and no binding waits. */
 void wait_until_redis_equals(sesstab *table, struct redis *redis);
 
+/* Whether it does now; if not, HOW it differs. */
+bool redis_equals(sesstab *table, struct redis *redis, char *how, size_t size);
+
 /* ---------------------------------------------------------------- persister ------------- */
 
 /*

@@ -332,6 +332,14 @@ static bool differs_from_redis(sesstab *table, struct redis *redis, struct diffe
            || redis_has_more(redis, sessions, with_metadata, d);
 }
 
+bool redis_equals(sesstab *table, struct redis *redis, char *how, size_t size)
+{
+    struct difference difference = { "" };
+    bool equal = !differs_from_redis(table, redis, &difference);
+    snprintf(how, size, "%s", difference.text);
+    return equal;
+}
+
 void wait_until_redis_equals(sesstab *table, struct redis *redis)
 {
     struct difference difference = { "" };
