@@ -198,7 +198,14 @@ static void config_end(struct scene *s)
         config_step(s);
 }
 
-static void oom_begin(struct scene *s) { ask(s, "CONFIG SET maxmemory 1"); done(s); }
+/* The lead has to be taken, and to be used, where no memory is left. */
+static void oom_begin(struct scene *s)
+{
+    ask(s, "CONFIG SET maxmemory 1");
+    cut_clients(s);
+    done(s);
+}
+
 static void oom_end(struct scene *s) { ask(s, "CONFIG SET maxmemory 0"); }
 
 /* A directory where the file is to be written: saving fails, whoever asks. */
@@ -424,7 +431,7 @@ const struct fault faults[] = {
       SHORT, readonly_begin, NULL, readonly_end },
     { "MASTERDOWN", "the same, with replica-serve-stale-data no", UNKNOWN, "replica", 0,
       masterdown_begin, NULL, masterdown_end },
-    { "OOM", "maxmemory 1", REFUSED, "OOM", MAY_REFUSE | SHORT, oom_begin, NULL,
+    { "OOM", "maxmemory 1, and connections cut", REFUSED, "OOM", MAY_REFUSE | SHORT, oom_begin, NULL,
       oom_end },
     { "MISCONF", "cannot write its file", REFUSED, "MISCONF", MAY_REFUSE, misconf_begin,
       NULL, misconf_end },
