@@ -230,6 +230,16 @@ static bool load(struct leader *l)
     return true;
 }
 
+/* Before the lead is given up for good: whether a second look shows the same SEEN, of the fence. */
+static bool says_it_again(struct leader *l, const char seen[TOKEN_BYTES])
+{
+    char before[TOKEN_BYTES];
+    memcpy(before, seen, sizeof before);
+    if (fence_look(&l->fence) && strcmp(before, seen) != 0)
+        redis_drop(&l->redis, "Redis said two different things about whose it is");
+    return redis_connected(&l->redis);
+}
+
 /*
  * Redis holds another table's sessions: what this table does not know is not to be deleted.  (Not
  * so if this table was loaded from them, and Redis has gone back to a copy from before.)
@@ -240,6 +250,8 @@ static bool belongs_to_another(struct leader *l)
         fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_FOREIGN ||
         strcmp(l->fence.epoch, l->predecessor) == 0)
         return false;
+    if (!says_it_again(l, l->fence.epoch))
+        return true;
     char reason[640];
     snprintf(reason, sizeof reason,
              "Redis holds another table's sessions under this prefix (%s is %s): give this table "
@@ -428,6 +440,8 @@ static void fenced(struct leader *l)
               TEXT("holder", l->fence.holder[0] ? l->fence.holder : "nobody"));
     metric_add(METRIC_FENCED, 1);
     if (!still_leads(l)) /* a sibling's token without that is one that it wrote late */
+        return;
+    if (holder == HOLDER_FOREIGN && !says_it_again(l, l->fence.holder))
         return;
     if (holder == HOLDER_FOREIGN && fence_holder_alive(&l->fence) != ALIVE_NO)
         end(l, ENDING_FAILED, "another table's persister has taken over this Redis and prefix");
