@@ -103,6 +103,7 @@ static void old_begin(struct scene *s)
     snprintf(s->copy, sizeof s->copy, "%s/old", s->redis->directory);
     check_equal(run_program((const char *[]){ "cp", "-a", path, s->copy, NULL }, output,
                             sizeof output), 0);
+    done(s);
 }
 
 /* The longer the fault, the older the file. */
@@ -115,7 +116,6 @@ static void old_end(struct scene *s)
     check_equal(run_program((const char *[]){ "mv", s->copy, path, NULL }, output, sizeof output),
                 0);
     restart_redis(s->redis);
-    done(s);
 }
 
 static void loading_begin(struct scene *s)
@@ -402,7 +402,7 @@ static void huge_begin(struct scene *s)
 #define UNKNOWN "unknown: nobody answers in time; the binding stays and is resolved afterwards"
 #define REFUSED "refused: rolled back"
 #define DURABLE "durable"
-#define EITHER "durable, or unknown while the connection is made anew"
+#define EITHER "either: durable, or unknown while the connection is made anew"
 
 const struct fault faults[] = {
     { "killed", "SIGKILL, and started again with its file (appendfsync always)", UNKNOWN,
@@ -414,7 +414,7 @@ const struct fault faults[] = {
     { "trickle", "one byte a second in either direction", UNKNOWN, "event=disconnected", 0,
       trickle_begin, NULL, proxy_end },
     { "delay", "everything comes 60 ms later, in either direction",
-      "durable, or unknown when its time-out is shorter than what that takes", "", UNSEEN,
+      "either: durable, or unknown when its time-out is shorter than what that takes", "", UNSEEN,
       delay_begin, NULL, proxy_end },
     { "restarted empty", "killed, and started again without its file", UNKNOWN, "event=lost",
       LOSES | SHORT, killed_begin, NULL, empty_end },
