@@ -1087,7 +1087,8 @@ static bool deny(struct store *s, unsigned index, struct ticket *k, uint64_t wor
 unsigned store_deny(struct store *s, const struct store_image *image, uint64_t held)
 {
     struct speaking p = { .image = image, .kept = held };
-    each_chained(s, image, deny, &p);
+    if (!is_late(s))
+        each_chained(s, image, deny, &p);
     return p.denied;
 }
 
