@@ -117,7 +117,8 @@ static int publish(struct context *c, uint64_t handle, struct bind_arguments *a,
         struct slot *s = index_lookup(c, handle);
         result = s ? bind_slot(c, s, handle, a) : SESSTAB_NOTFOUND;
         if (result == SESSTAB_OK && a->wait_for && !a->final) {
-            struct wanted w = { slot_ref_of(c->shm, s), handle, a->generation, a->wait_for, TICKET_BINDING };
+            struct wanted w = { slot_ref_of(c->shm, s), handle, a->generation, a->wait_for,
+                                TICKET_BINDING };
             *waiting = ticket == NO_TICKET ? a->wait_for : ticket_post(c, ticket, &w);
         }
         rcu_exit(c);

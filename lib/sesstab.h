@@ -138,8 +138,8 @@ typedef struct sesstab sesstab;
  *   SELECTIVE      bind and unbind wait for Redis, everything else is written behind
  *   MEMORY         no Redis and no persister are needed: every change is final at once, nothing waits
  *   WRITE_BEHIND   nothing waits: bind and unbind too answer OK at once
- *   WRITE_THROUGH  insert, remove, set, delete, compare_and_set, increment and set_state wait as well, as
- *                  long as sesstab_options.wait_ms says; touch never does
+ *   WRITE_THROUGH  insert, remove, set, delete, compare_and_set, increment and set_state wait as well,
+ *                  as long as sesstab_options.wait_ms says; touch never does
  *
  * A change that waits answers, besides what else it may:
  *
@@ -423,8 +423,8 @@ SESSTAB_API uint32_t sesstab_self(sesstab *table);
 /*
  * Each key's value has a version of its own: the session's version at the change that set it.
  * All four: OK · NOTFOUND (no such session) · INVALID (empty key) · TOOBIG · NOMEMORY · NOSPACE ·
- * CORRUPT; if they wait for Redis (see sesstab_mode) also REFUSED · UNKNOWN.  With UNKNOWN a version or sum
- * is stored as with OK.
+ * CORRUPT; if they wait for Redis (see sesstab_mode) also REFUSED · UNKNOWN.  With UNKNOWN a version or
+ * sum is stored as with OK.
  */
 
 /* Sets KEY to LENGTH bytes at VALUE. */

@@ -127,7 +127,8 @@ bool store_is_ready(const struct store *store); /* the table is loaded */
  */
 sesstab_mode store_mode(struct store *store, bool *switched);
 
-/* In mode MEMORY: tells all who wait UNKNOWN, and sleeps until the mode is switched, at most TIMEOUT_MS. */
+/* In mode MEMORY: tells all who wait UNKNOWN, and sleeps until the mode is switched, at most
+ * TIMEOUT_MS. */
 void store_rest(struct store *store, int timeout_ms);
 
 /* The leading process, for people; 0: there is none, or it says nothing. */

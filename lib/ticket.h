@@ -50,8 +50,8 @@ struct wanted {
 /* Posts the ticket INDEX, which is the caller's and idle; its word. */
 uint64_t ticket_post(struct context *c, unsigned index, const struct wanted *wanted);
 
-/* Waits for the thread's own ticket, whose word is WAITING: OK · REFUSED · NOTFOUND · UNKNOWN (the time is
- * up, or the mode is MEMORY now). */
+/* Waits for the thread's own ticket, whose word is WAITING: OK · REFUSED · NOTFOUND · UNKNOWN (the time
+ * is up, or the mode is MEMORY now). */
 int ticket_await(struct context *c, uint64_t waiting, int timeout_ms);
 
 /* The process's side; NULL: out of memory. */

@@ -42,7 +42,9 @@ int change_await(sesstab *t, const struct wanted *a)
     if (!c)
         return result;
     int timeout_ms = wait_ms(t, c);
-    return timeout_ms ? ticket_await(c, ticket_post(c, c->thread_index, a), timeout_ms) : SESSTAB_UNKNOWN;
+    if (timeout_ms == 0)
+        return SESSTAB_UNKNOWN;
+    return ticket_await(c, ticket_post(c, c->thread_index, a), timeout_ms);
 }
 
 int change_settle(sesstab *t, uint64_t handle, const struct change *change, change_fn *undo,

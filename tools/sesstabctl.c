@@ -181,7 +181,8 @@ static int fail(const struct arguments *arguments, int error)
 
 int main(int argc, char **argv)
 {
-    static const struct argp parser = { options, parse_option, "mode [NAME]\nflush [MS]", doc, NULL, NULL, NULL };
+    static const struct argp parser = { options, parse_option, "mode [NAME]\nflush [MS]", doc,
+                                        NULL, NULL, NULL };
     struct arguments arguments = { .table = "/sesstab" };
     sesstab *table;
     argp_err_exit_status = EXIT_USAGE;
