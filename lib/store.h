@@ -37,15 +37,19 @@
  *                  lost it since, and the successor may have compared that session before it was
  *                  said: so the successor compares once more when the late one is through
  *                  (store_compare_wanted())
+ *   store_ack_binding   the same: nothing, or ACKED, which is true of what Redis had
  *   store_refuse   a CAS of the record, ACKED or durable forbid it: the two leaders' verdicts on one
  *                  binding exclude each other, and a ticket moves once (H4)
+ *   store_deny     REFUSED of a change that Redis did not take from the late one, and may yet take from
+ *                  its successor, before the caller takes it back: as if it had been taken first
  *   store_forget   written once too often
  *   store_lost     a CAS: no other's bump is undone; at worst one is too many, and everything is
  *                  written once too often
  *   store_sleep    `sleeping` is 0 although the leader sleeps, or the reverse: a wake-up is missed for
  *                  the 100 ms that no sleep exceeds (H11), or made in vain.  Both sleep on one futex,
  *                  and a wake wakes both
- *   store_connected   for people; the leader says it again at its next check
+ *   store_mode     notes the mode for itself
+ *   store_connected, store_acknowledged   for people; the leader says it again at its next check
  *   store_load, store_set_ready   cannot be late: only the dead are replaced before the table is ready
  *   sweeping       any worker may: exact CASes, and set bits
  */

@@ -424,6 +424,17 @@ static void say_leader(const struct settings *settings, const struct store *stor
               TEXT("reason", "another persister leads"), TEXT("note", note));
 }
 
+/* Looks again and again whether it may lead, for TICK_MS. */
+static bool await_lead(const struct settings *settings, struct store *store)
+{
+    for (int i = 0; i < TICK_MS / STANDBY_MS && !stop_requested(); i++) {
+        if (take_lead(settings, store))
+            return true;
+        pause_ms(STANDBY_MS);
+    }
+    return false;
+}
+
 /* False: stopped, or the table was removed, or its name means another segment (*FAILED). */
 static bool stand_by(const struct settings *settings, struct store *store, bool *failed)
 {
@@ -451,7 +462,8 @@ static bool stand_by(const struct settings *settings, struct store *store, bool 
             *failed = true;
             return false;
         }
-        pause_ms(STANDBY_MS);
+        if (await_lead(settings, store))
+            return true;
     }
     return false;
 }

@@ -253,6 +253,7 @@ bool redis_connect(struct redis *redis, const struct redis_address *address,
                    const struct redis_login *login)
 {
     redis_drop(redis, "reconnecting");
+    note_progress(); /* there may be several addresses to try in a row */
     redis->appended = redis->received = 0;
     redis->reason[0] = '\0';
     return open_socket(redis, address) && log_in(redis, login) &&
