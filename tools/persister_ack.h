@@ -3,13 +3,13 @@
  *
  *   memory      Redis has executed it; where it is then is up to the server's configuration
  *   fsync       and the server's disk has it: appendonly yes, appendfsync always,
- *               no-appendfsync-on-rewrite no, as CONFIG GET says at connect and every second
+ *               no-appendfsync-on-rewrite no, as CONFIG GET says at connect and at each check
  *   replicas=N  and N replicas have it: WAIT N after each batch (F5 in persister_fence.h)
  *
  *            WAIT counts fewer, or CONFIG GET says otherwise: said once
  *     KEPT -----------------------------------------------------------------> NOT KEPT
  *          <-----------------------------------------------------------------
- *            every second: WAIT counts enough, CONFIG GET says so: said once
+ *            at each check: WAIT counts enough, CONFIG GET says so: said once
  *
  *   A1  While it is not kept nothing is acknowledged to the table: what was sent just then is given
  *       back to the store, and nothing more is taken from it, as while Redis is away.  Callers are
