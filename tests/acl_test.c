@@ -147,6 +147,15 @@ static void start_rival(struct world *world)
     kill_child(rival);
 }
 
+static void add_option(struct world *world, const char *option, const char *value)
+{
+    size_t n = 0;
+    while (world->options[n])
+        n++;
+    world->options[n] = option;
+    world->options[n + 1] = value;
+}
+
 static void the_documented_permissions_are_enough_for_everything(void **state)
 {
     struct world *world = start_world();
@@ -167,10 +176,13 @@ static void the_documented_permissions_are_enough_for_everything(void **state)
     stop_persister(world);
     tell(world->redis, "SADD " KEY(active) " 999");
     world->name = new_name(); /* a fresh table is loaded */
+    add_option(world, "--ttl", "0");
     start_world_persister(world);
     world->table = open_table(world->name, &(sesstab_options){ .create = true });
     check_ok(sesstab_wait_ready(world->table, WAIT_LIMIT));
     check_equal(count_sessions(world->table), 2);
+    kill(world->persister, SIGUSR1); /* compare thoroughly */
+    wait_until(redis_calls(world->redis, "scan") && redis_calls(world->redis, "persist"));
     check_world(world);
     redisReply *log = redis_query(world->redis, "ACL LOG");
     check_equal(log->elements, 0);
@@ -192,6 +204,7 @@ static bool needed_in_every_work(const char *command)
 {
     static const char *const others[] = {
         "select",                                               /* --db                       */
+        "persist", "exists", "scan",                            /* --ttl 0, --reconcile       */
         "eval",                                                 /* a Redis without memory     */
         "client|setname", "client|list", "object|idletime",     /* another table's persister  */
     };

@@ -394,8 +394,7 @@ static enum verdict write_alone(struct batch *batch)
         if (outcome->kind != REFUSED || !batch->hand.images[i].urgent || outcome->record_written)
             continue;
         outcome->kind = WAITING;
-        if (batch->fence->confirmed) /* else each would take a time-out */
-            verdict = attempt(batch, i);
+        verdict = attempt(batch, i);
         if (verdict == ABORTED)
             verdict = COMMITTED;
     }

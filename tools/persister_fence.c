@@ -208,6 +208,7 @@ bool fence_take(struct fence *fence)
         redis_drop(fence->redis, "another one took the lead meanwhile");
         return false;
     }
+    fence->confirmed = true; /* until this one's WAIT says otherwise */
     /* Where MULTI is forbidden, the commands after it would be executed one by one.  (One that was
      * refused for want of memory only, shows that it is not.) */
     fence_begin(fence, &empty);
@@ -304,14 +305,11 @@ static void put_wait(struct fence *fence)
     char replicas[16], ms[16];
     snprintf(replicas, sizeof replicas, "%u", fence->replicas);
     snprintf(ms, sizeof ms, "%d", fence->wait_ms);
-    if (fence->replicas)
-        redis_put(fence->redis, "WAIT", replicas, ms, NULL);
+    redis_put(fence->redis, "WAIT", replicas, ms, NULL);
 }
 
 static bool read_wait(struct fence *fence)
 {
-    if (!fence->replicas)
-        return true;
     redisReply *reply = redis_receive(fence->redis);
     bool counted = accepted(fence->redis, reply, "WAIT") && reply->type == REDIS_REPLY_INTEGER;
     if (counted)
@@ -324,6 +322,8 @@ static bool read_wait(struct fence *fence)
 
 bool fence_confirm(struct fence *fence)
 {
+    if (!fence->replicas)
+        return true;
     put_wait(fence);
     return read_wait(fence) && fence->confirmed;
 }
@@ -423,7 +423,9 @@ void fence_end(struct fence *fence, struct transaction *t)
         t->commands++;
     }
     redis_put(redis, "EXEC", NULL);
-    put_wait(fence);
+    t->wait = fence->replicas && fence->confirmed;
+    if (t->wait)
+        put_wait(fence);
     redis_put(redis, "WATCH", fence->leader_key, NULL);
     redis_put(redis, "GET", fence->leader_key, NULL);
 }
@@ -437,7 +439,7 @@ enum verdict fence_verdict(struct fence *fence, struct transaction *t)
     if (!t->exec)
         return BROKEN;
     enum verdict verdict = judge(fence, t);
-    if (verdict == BROKEN || !read_wait(fence))
+    if (verdict == BROKEN || (t->wait && !read_wait(fence)))
         return BROKEN;
     bool watched = ask_accepted(redis, redis_receive(redis), "WATCH leader");
     redisReply *leader = redis_receive(redis);

@@ -17,7 +17,8 @@
  *       token is the fence then, and for nothing but deletions and these two keys.
  *   F5  Where replicas are wanted, WAIT stands between EXEC and WATCH: it speaks of everything that
  *       was written by this connection, and GET comes after it.  It answers with a count when its
- *       time is up as well: fewer than wanted, and the batch is not confirmed.
+ *       time is up as well: fewer than wanted, and the batch is not confirmed, nor is any after it until
+ *       fence_confirm() has counted enough: only that one waits meanwhile.
  *
  * Keys: <prefix>:leader  the token, {creation id}.{pid}.{process}.{connection}; deleted on leaving
  *       <prefix>:epoch   {creation id}.{incarnation}: whose data this is.  Lost with the data.
@@ -111,6 +112,7 @@ void fence_leave(struct fence *fence);
 struct transaction {
     size_t first, commands; /* the connection's count at MULTI; commands between, ECHO last */
     char serial[24];        /* F3 */
+    bool wait;              /* F5 */
     redisReply *exec;
     enum refusal *refusals; /* per command, of the queueing                            */
     size_t room;

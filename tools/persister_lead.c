@@ -600,6 +600,16 @@ static void reconcile(struct leader *l)
     }
 }
 
+/* A1; what is there is renewed all the same. */
+static enum verdict wait_for_promise(struct leader *l)
+{
+    store_take(l->store, NULL, 0, false); /* as in connect_in_time() */
+    if (renew_due(&l->renew))
+        return renew_slice(&l->renew);
+    pause_ms(TICK_MS);
+    return COMMITTED;
+}
+
 static enum verdict serve(struct leader *l)
 {
     reconcile(l);
@@ -608,11 +618,8 @@ static enum verdict serve(struct leader *l)
         if (verdict != COMMITTED)
             return verdict;
     }
-    if (!may_write(l)) {
-        store_take(l->store, NULL, 0, false); /* as in connect_in_time() */
-        pause_ms(TICK_MS);
-        return COMMITTED;
-    }
+    if (!may_write(l))
+        return wait_for_promise(l);
     if (!l->gather_until || monotonic_ms() < l->gather_until)
         gather(l);
     /* Tickets alone: who waits does not wait for the others' writes as well. */
