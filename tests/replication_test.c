@@ -48,14 +48,20 @@ static struct world *start_world(unsigned count, const char *ack)
 {
     struct world *world = new_world();
     start_replicated(&world->d, count);
-    world->options[0] = "--ack";
-    world->options[1] = ack;
+    const char *const options[] = { "--ack", ack, "--ttl", "6", NULL };
+    memcpy(world->options, options, sizeof options);
     start_world_persister(world, world->d.servers[0].url);
     open_world(world);
     return world;
 }
 
 /* ---------------------------------------------------------------- replicas --------------- */
+
+static void wait_until_renewed(struct redis *redis)
+{
+    long long left = redis_integer(redis, "PTTL " KEY(4));
+    wait_until(redis_integer(redis, "PTTL " KEY(4)) > left);
+}
 
 static void without_enough_replicas_nothing_is_durable_until_they_are_back(void **state)
 {
@@ -67,6 +73,7 @@ static void without_enough_replicas_nothing_is_durable_until_they_are_back(void 
     check_ok(sesstab_bind(world->table, 1, "before", WAIT_LIMIT));
     run_program((const char *[]){ program("shmdump"), world->name, NULL }, output, sizeof output);
     check(strstr(output, "acknowledged in 1 replicas"));
+    check_world(world, world->d.servers[0].redis);
     kill_redis(world->d.servers[1].redis);
     check_result(sesstab_bind(world->table, 1, "without", 1500), SESSTAB_UNKNOWN);
     check(look(world->table, 1).pending);
@@ -75,6 +82,7 @@ static void without_enough_replicas_nothing_is_durable_until_they_are_back(void 
     check(strstr(output, "acknowledged nothing at present"));
     check_ok(sesstab_remove(world->table, 2));
     check_result(sesstab_bind(world->table, 3, "without", 100), SESSTAB_UNKNOWN);
+    wait_until_renewed(world->d.servers[0].redis);
     restart_redis(world->d.servers[1].redis);
     wait_until(!look(world->table, 1).pending && !look(world->table, 3).pending);
     check(redis_field_is(world->d.servers[1].redis, KEY(1), "PlayerRef", "without"));

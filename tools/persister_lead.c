@@ -492,8 +492,8 @@ static bool wanted(struct leader *l)
 
 static enum verdict check(struct leader *l)
 {
+    ack_look(&l->ack); /* which may wait for replicas: then comes something else */
     l->check_at = monotonic_ms() + CHECK_MS;
-    ack_look(&l->ack);
     enum verdict verdict = fence_check(&l->fence);
     if (verdict != COMMITTED)
         return verdict;
