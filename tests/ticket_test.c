@@ -715,6 +715,26 @@ static void a_ticket_that_is_used_again_while_it_is_in_hands_is_not_lost(void **
     check_table(lead.name);
 }
 
+static void a_leader_that_follows_another_comes_to_rest(void **state)
+{
+    struct lead lead = new_lead();
+    struct store_image image;
+    (void)state;
+    insert_many(lead.table, 1);
+    uint64_t ticket = start_bind(lead.table, 1, "#1");
+    store_close(lead.store); /* hands over what waits, and nothing that nobody ever had */
+    lead.store = store_open(lead.table);
+    wait_until(store_lead(lead.store));
+    check_equal(take_read(&lead, &image, 1), 1);
+    store_ack(lead.store, &image);
+    store_wake(lead.store);
+    expect_answer(lead.table, ticket, 1, SESSTAB_OK);
+    wait_until(store_take(lead.store, &image, 1, false) == 0 && !store_busy(lead.store));
+    check(!store_sleep(lead.store, false, 10));
+    store_close(lead.store);
+    check_table(lead.name);
+}
+
 /* ---------------------------------------------------------------- flush ------------------ */
 
 static void *touch_and_change(void *context)
@@ -830,6 +850,7 @@ int main(void)
         TEST(a_new_leader_tells_of_answers_that_the_former_one_gave_silently),
         TEST(a_ticket_is_in_one_image_s_hands),
         TEST(a_ticket_that_is_used_again_while_it_is_in_hands_is_not_lost),
+        TEST(a_leader_that_follows_another_comes_to_rest),
         TEST(a_flush_ends_when_redis_has_what_was_changed_before),
         TEST(a_flush_that_redis_does_not_answer_says_unknown),
         TEST(a_flush_after_redis_lost_everything_waits_until_it_is_there_again),

@@ -132,6 +132,10 @@ static void expect_nothing_waits(struct shm *shm)
         const struct ck_ring *r = &shm->rings[i].ring;
         check(r->size == 0 || r->p_tail == r->c_head); /* 0: its first holder died preparing it */
     }
+    for (unsigned g = 0; g < GROUPS; g++)
+        check_equal(shm->groups[g], 0);
+    for (uint64_t i = 0; i < shm->header->group_high * GROUP_TICKETS; i++)
+        check_equal(TICKET_STATE(shm->tickets[THREADS + i].word), TICKET_IDLE);
     for (unsigned i = 0; i < THREADS / 64; i++)
         check_equal(shm->urgent[i] | shm->ready[i], 0);
     for (uint64_t i = 0; i < shm->header->committed; i++)

@@ -105,7 +105,7 @@ struct stored {
 enum { STORED_MAX = 16 };
 
 struct range { uint64_t at, bytes; uint8_t *copy; };
-enum { RANGES = 9 };
+enum { GROUP_RANGE = 9, RANGES };
 
 /* The longest call of a load, in ns: beside or after a victim, and without one; `own` is without
  * what the thread waited for a processor. */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "shm/recover.h"
+#include "shm/wait.h"
 #include "tests/stepper.h"
 
 static char large_value[300];
@@ -189,6 +190,32 @@ static int run_bind_briefly(struct world *w)
 static int run_bind_and_go(struct world *w)
 {
     return sesstab_bind(w->table, VICTIM, NEW_PLAYER, 0);
+}
+
+/* Outstanding for ever; what is known of the binding then is what UNKNOWN means. */
+static int run_start(struct world *w)
+{
+    int result = sesstab_start_bind(w->table, VICTIM, NEW_PLAYER, NULL, NULL);
+    return result ? result : SESSTAB_UNKNOWN;
+}
+
+static int run_start_and_cancel(struct world *w)
+{
+    uint64_t ticket;
+    int result = sesstab_start_bind(w->table, VICTIM, NEW_PLAYER, NULL, &ticket);
+    if (!result)
+        result = sesstab_cancel(w->table, ticket);
+    return result ? result : SESSTAB_UNKNOWN;
+}
+
+static int run_start_and_ask(struct world *w)
+{
+    sesstab_answer answer;
+    int result = sesstab_start_bind(w->table, VICTIM, NEW_PLAYER, NULL, NULL);
+    atomic_u32 *answers = &w->table->shm.workers[worker_index(sesstab_self(w->table))].answers;
+    while (!result && sesstab_next_answer(w->table, &answer))
+        futex_wait(answers, load_relaxed(answers), WAIT_SLICE_MS); /* as the library's thread */
+    return result ? result : answer.result;
 }
 
 static int run_unbind(struct world *w)
@@ -447,6 +474,11 @@ const struct operation operations[] = {
     { "bind, full fences, two recover", run_bind_and_go, .result = SESSTAB_UNKNOWN,
       .flags = FULL_FENCES | RACE, .effect = is_bound },
     { "bind, in memory", run_bind_and_go, .flags = IN_MEMORY, .effect = is_bound },
+    { "bind, started", run_start, .result = SESSTAB_UNKNOWN, .effect = is_bound },
+    { "bind, started, cancelled", run_start_and_cancel, .result = SESSTAB_UNKNOWN, .effect = is_bound },
+    { "bind, started, durable", run_start_and_ask, .flags = ANSWERED, .effect = is_bound },
+    { "bind, started, refused", run_start_and_ask, .result = SESSTAB_REFUSED, .flags = REFUSED,
+      .effect = is_there },
     { "bind over a binding", run_bind, .flags = ANSWERED, .prepare = prepare_bound,
       .effect = is_bound },
     { "bind over a pending one", run_bind, .flags = ANSWERED, .prepare = prepare_bound_twice,

@@ -175,13 +175,14 @@ static void remember_bytes(struct world *w)
     check(w->chunks < MAX_CHUNKS);
     add_range(w, 0, shm->header, PAGE_BYTES + PARTIES * sizeof(struct worker));
     add_range(w, 1, shm->threads, PARTIES * sizeof(struct thread));
-    add_range(w, 2, shm->urgent, TICKETS / 8 + THREADS / 8);
+    add_range(w, 2, shm->urgent, shm->at.tickets - shm->at.urgent);
     add_range(w, 3, shm->tickets, PARTIES * sizeof(struct ticket));
     add_range(w, 4, shm->rings, PARTIES * sizeof(struct ring));
     add_range(w, 5, shm->chunks, MAX_CHUNKS * sizeof(struct chunk));
     add_range(w, 6, shm->handles, shm->at.handles_max * 8);
     add_range(w, 7, shm->players, shm->at.players_max * 8);
     add_range(w, 8, shm->heap, (uint64_t)w->chunks * CHUNK_BYTES);
+    add_range(w, GROUP_RANGE, &shm->tickets[GROUP_TICKET(0, 0)], GROUP_TICKETS * sizeof(struct ticket));
 }
 
 /* Chunks that came meanwhile are holes again. */
@@ -232,7 +233,7 @@ uint64_t world_fingerprint(struct world *w)
                  offsetof(struct thread, unused));
     hash_without(&h, shm->tickets, sizeof(struct ticket), offsetof(struct ticket, posted_at),
                  offsetof(struct ticket, unused));
-    for (unsigned i = 0; i < RANGES; i++)
+    for (unsigned i = 0; i < GROUP_RANGE; i++)
         if (i == 2 || i > 3)
             XXH3_64bits_update(&h, shm->base + w->ranges[i].at, w->ranges[i].bytes);
     return XXH3_64bits_digest(&h);
