@@ -1,7 +1,7 @@
 /*
  * Flush: waits until Redis has what the table holds now.
  *
- *   walk     every slot in use: what is not durable is noted, {slot, generation, version, last seen}
+ *   walk     every slot in use: what Redis lacks is noted, {slot, generation, version, last seen}
  *   wait     until each noted slot's durable words have come so far; looks every few milliseconds
  *
  * Asks nothing of the persister, which writes what is announced in its own time.  Versions go on

@@ -122,8 +122,8 @@ static int back_group(struct shm *shm, unsigned g)
 {
     if (g < load_acquire(&shm->header->group_high))
         return 0;
-    int error = segment_commit(shm, shm->at.tickets + (uint64_t)GROUP_TICKET(g, 0) * sizeof(struct ticket),
-                               PAGE_BYTES);
+    uint64_t first = GROUP_TICKET((uint64_t)g, 0);
+    int error = segment_commit(shm, shm->at.tickets + first * sizeof(struct ticket), PAGE_BYTES);
     if (!error)
         raise_to(&shm->header->group_high, g + 1);
     return error;
@@ -134,12 +134,13 @@ static int claim_group(sesstab *t, struct context *c)
 {
     struct tickets *p = t->tickets;
     for (unsigned g = 0; g < GROUPS; g++) {
+        atomic_u32 *group = &t->shm.groups[g];
         uint32_t nobody = 0;
         int error = back_group(&t->shm, g);
         if (error)
             return error_of(error);
-        if (load_relaxed(&t->shm.groups[g]) ||
-            !atomic_compare_exchange_strong(&t->shm.groups[g], &nobody, c->worker)) /* COMMIT: ours */
+        if (load_relaxed(group) ||
+            !atomic_compare_exchange_strong(group, &nobody, c->worker)) /* COMMIT: ours */
             continue;
         store_relaxed(&p->worker, c->worker);
         atomic_store(&t->shm.answered[g], 0);
@@ -227,7 +228,7 @@ uint64_t ticket_answer(sesstab *t, struct context *c, unsigned index)
     return TICKET_WORD(seq, TICKET_WAITING);
 }
 
-/* Is this ticket, which has an answer, ours?  Its group may be another process's since we looked. */
+/* Is this ticket, which has an answer, ours?  Its group may be another's since we looked. */
 static bool is_ours(sesstab *t, unsigned index)
 {
     if (load_relaxed(&t->shm.tickets[index].owner) == load_relaxed(&t->tickets->worker))
@@ -301,7 +302,8 @@ int sesstab_cancel(sesstab *t, uint64_t ticket)
     if (index < THREADS || index >= TICKETS || !holds(t->tickets, group_of(index)))
         return SESSTAB_NOTFOUND;
     uint64_t waiting = TICKET_WORD((uint32_t)(ticket >> 32), TICKET_WAITING);
-    if (!cas_exact(&t->shm.tickets[index].word, waiting, idle_after(waiting))) /* COMMIT: taken back */
+    atomic_u64 *word = &t->shm.tickets[index].word;
+    if (!cas_exact(word, waiting, idle_after(waiting))) /* COMMIT: taken back */
         return SESSTAB_NOTFOUND;
     ticket_free(t, index);
     return SESSTAB_OK;

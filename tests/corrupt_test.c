@@ -343,7 +343,7 @@ static void no_number_in_the_header_leads_outside(void **state)
     sesstab *t = selective_table(&name);
     struct header *h = t->shm.header;
     atomic_u64 *const numbers[] = { &h->committed, &h->handles.buckets, &h->players.buckets,
-                                    &h->worker_high, &h->thread_high, &h->sweep_cursor };
+                                    &h->worker_high, &h->thread_high, &h->group_high, &h->sweep_cursor };
     static const uint64_t values[] = { 0, 1, 12345, UINT32_MAX, UINT64_C(1) << 40, UINT64_MAX };
     (void)state;
     fill(t);
@@ -428,7 +428,7 @@ static void scribble(void *context)
     const uint64_t parts[][2] = {
         { offsetof(struct header, era), sizeof(struct header) - offsetof(struct header, era) },
         { shm->at.workers, 8 * sizeof(struct worker) }, { shm->at.threads, 8 * sizeof(struct thread) },
-        { shm->at.urgent, TICKETS / 8 + THREADS / 8 },  { shm->at.tickets, 8 * sizeof(struct ticket) },
+        { shm->at.urgent, shm->at.tickets - shm->at.urgent },  { shm->at.tickets, 8 * sizeof(struct ticket) },
         { shm->at.rings, 8 * sizeof(struct ring) },     { shm->at.chunks, 4 * sizeof(struct chunk) },
         { shm->at.handles, 32768 },                     { shm->at.players, 32768 },
         { shm->at.heap + PAGE_BYTES, 30 * PAGE_BYTES }, { shm->at.heap + CHUNK_BYTES, 4 * PAGE_BYTES },

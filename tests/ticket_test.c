@@ -1,6 +1,6 @@
 /*
- * Bindings without waiting: tickets, their answers through a descriptor, cancelling, what deaths and
- * forks leave; and flush.  With a real Redis and a real persister, but where a test needs to stand
+ * Bindings without waiting: tickets, their answers through a descriptor, cancelling, what deaths
+ * and forks leave; and flush.  With a real Redis and a real persister, but where a test needs to stand
  * between two of the persister's steps: there it leads itself.
  */
 #include "tests/harness.h"
@@ -19,7 +19,7 @@
 
 #define KEY(handle) TEST_PREFIX ":conn:" #handle
 
-/* The thread sanitizer gives up where a child of a process with threads makes one; its own is fine. */
+/* The thread sanitizer gives up where a child of a process with threads makes one of its own. */
 __attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
@@ -233,7 +233,8 @@ static void many_tickets_for_one_session_are_all_answered(void **state)
     insert_many(world->table, 1);
     kill(world->persister, SIGSTOP);
     for (uint64_t i = 1; i <= count; i++)
-        check_ok(sesstab_start_bind(world->table, 1, i % 2 ? "#odd" : "#even", (void *)(uintptr_t)i, NULL));
+        check_ok(sesstab_start_bind(world->table, 1, i % 2 ? "#odd" : "#even",
+                                    (void *)(uintptr_t)i, NULL));
     kill(world->persister, SIGCONT);
     uint64_t sum = 0;
     for (uint64_t i = 1; i <= count; i++) {
@@ -291,7 +292,8 @@ static void what_is_cancelled_is_not_answered_and_stays_pending(void **state)
     (void)state;
     insert_many(world->table, 2);
     kill(world->persister, SIGSTOP);
-    uint64_t cancelled = start_bind(world->table, 1, "#1"), kept = start_bind(world->table, 2, "#2");
+    uint64_t cancelled = start_bind(world->table, 1, "#1");
+    uint64_t kept = start_bind(world->table, 2, "#2");
     check_ok(sesstab_cancel(world->table, cancelled));
     check_result(sesstab_cancel(world->table, cancelled), SESSTAB_NOTFOUND);
     check(look(world->table, 1).pending);
@@ -681,7 +683,7 @@ static void a_ticket_is_in_one_image_s_hands(void **state)
     store_retry(lead.store, &images[!of_two]); /* both of its tickets wait again */
     check_equal(take_read(&lead, again, 2), 1);
     check_equal(again[0].handle, 1);
-    store_let_go(lead.store, &images[!of_two]); /* an end that was already: it takes nothing from AGAIN */
+    store_let_go(lead.store, &images[!of_two]); /* it has had its end: AGAIN keeps what it has */
     check(store_waited_for(lead.store, &again[0]));
     check_ok(sesstab_cancel(lead.table, also));
     store_ack(lead.store, &again[0]);
