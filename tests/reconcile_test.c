@@ -200,6 +200,50 @@ static void what_redis_was_not_told_yet_is_in_flight(void **state)
     wait_until_redis_equals(world->table, world->redis);
 }
 
+/* diff() as a user of Redis whose password is in FILE. */
+static int diff_as(struct world *world, const char *user, const char *file, char *output)
+{
+    char option[160];
+    snprintf(option, sizeof option, "--diff-redis=%s", world->redis->url);
+    return run_program((const char *[]){ program("shmdump"), option, "--prefix", TEST_PREFIX,
+                                         "--user", user, "--password-file", file, world->name,
+                                         NULL }, output, OUTPUT);
+}
+
+static void a_user_who_may_only_read_is_enough_and_one_who_may_not_is_told(void **state)
+{
+    static char output[OUTPUT];
+    char file[128];
+    struct world *world = filled_world();
+    (void)state;
+    snprintf(file, sizeof file, "%s/password", scratch_directory());
+    FILE *f = fopen(file, "w");
+    check(f != NULL && fputs("secret\n", f) >= 0 && fclose(f) == 0);
+    freeReplyObject(redis_query(world->redis, "ACL SETUSER reader on >secret ~" TEST_PREFIX
+                                ":conn:* +scard +sscan +scan +hgetall +sismember"));
+    freeReplyObject(redis_query(world->redis, "ACL SETUSER blind on >secret ~" TEST_PREFIX
+                                ":conn:* +scard +sscan +scan +sismember"));
+    check_equal(diff_as(world, "reader", file, output), 0);
+    check_equal(diff_as(world, "blind", file, output), 2);
+    check(strstr(output, "NOPERM") != NULL);
+    check_equal(diff_as(world, "nobody", file, output), 2);
+}
+
+static void a_leader_that_may_not_read_says_so_and_goes_on(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    freeReplyObject(redis_query(world->redis, "ACL SETUSER default -hgetall"));
+    kill(world->persister, SIGUSR1);
+    wait_until(file_says(persister_log(), "event=compare-refused"));
+    check_ok(sesstab_bind(world->table, 1, "#1", WAIT_LIMIT));
+    check(!file_says(persister_log(), "event=disconnected"));
+    freeReplyObject(redis_query(world->redis, "ACL SETUSER default +hgetall"));
+    wait_until_redis_equals(world->table, world->redis);
+    check_equal(diff(world, false, output), 0);
+}
+
 static void dead_owners_are_counted(void **state)
 {
     static char output[OUTPUT];
@@ -453,6 +497,8 @@ int main(void)
         TEST(a_difference_is_json_if_that_is_asked_for),
         TEST(what_is_no_session_is_counted_as_strange),
         TEST(what_redis_was_not_told_yet_is_in_flight),
+        TEST(a_user_who_may_only_read_is_enough_and_one_who_may_not_is_told),
+        TEST(a_leader_that_may_not_read_says_so_and_goes_on),
         TEST(dead_owners_are_counted),
         TEST(without_redis_or_without_a_table_it_says_so),
         TEST(a_dry_run_finds_what_shmdump_finds_beside_a_leader),

@@ -315,6 +315,8 @@ static void check_options(struct argp_state *state, const struct arguments *argu
         argp_error(state, "--spawn-redis excludes --redis, --sentinel, --user and --password-file");
     if (settings->dry_run && !settings->reconcile)
         argp_error(state, "--dry-run goes with --reconcile");
+    if (settings->dry_run && sentinels)
+        argp_error(state, "--dry-run wants --redis, the server to look at, not --sentinel");
     if (settings->spawn_directory && settings->reconcile)
         argp_error(state, "--reconcile wants a Redis that runs: --redis, not --spawn-redis");
     if (sentinels && arguments->redis_given)

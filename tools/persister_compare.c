@@ -182,14 +182,11 @@ static bool holds_all(struct compare *c, const struct claim *claim)
     struct answers answers = { 0 };
     sesstab_view view;
     bool answered = receive_answers(c->batch->fence->redis, &answers);
-    if (answered) {
-        note_denied(c, answers.record);
-        note_denied(c, answers.metadata);
-        note_denied(c, answers.member);
-        if (untold(answers.record) || untold(answers.metadata) || untold(answers.member)) {
-            c->untold++;
-            answered = false;
-        }
+    const char *refused = answered ? answers_refused(&answers) : NULL;
+    if (refused) {
+        snprintf(c->denied, sizeof c->denied, "%s", refused);
+        c->untold++;
+        answered = false;
     }
     if (answered &&
         sesstab_get(c->batch->table, claim->image.handle, &view, buffer, &size) == SESSTAB_OK &&
@@ -405,10 +402,11 @@ static enum verdict adopt_unknown(struct compare *c, const uint64_t *handles, si
     }
     for (size_t i = 0; i < count; i++) {
         struct answers answers = { 0 };
-        if (receive_answers(redis, &answers) && has_record(&answers))
-            adopt_answered(c, handles[i], &answers);
-        else
+        bool received = receive_answers(redis, &answers);
+        if (received && !answers_refused(&answers) && !has_record(&answers))
             empty[n++] = handles[i];
+        else if (received)
+            adopt_answered(c, handles[i], &answers);
         free_answers(&answers);
     }
     return redis_connected(redis) ? remove_unknown(c, empty, n) : BROKEN;

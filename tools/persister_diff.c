@@ -15,10 +15,9 @@ void ask_session(struct redis *redis, const char *active, const struct session_k
     redis_put(redis, "SISMEMBER", active, key->handle, NULL);
 }
 
-/* An answer, or that something else lives under the key. */
-static bool tells(struct redis *redis, const redisReply *reply)
+static bool has_come(struct redis *redis, const redisReply *reply)
 {
-    if (reply && redis_refusal(reply) != REFUSAL_NONE && redis_refusal(reply) != REFUSAL_TYPE)
+    if (reply && redis_refusal(reply) == REFUSAL_LATER)
         redis_drop(redis, reply->str);
     return reply && redis_connected(redis);
 }
@@ -28,8 +27,17 @@ bool receive_answers(struct redis *redis, struct answers *answers)
     answers->record = redis_receive(redis);
     answers->metadata = redis_receive(redis);
     answers->member = redis_receive(redis);
-    return tells(redis, answers->record) && tells(redis, answers->metadata) &&
-           tells(redis, answers->member);
+    return has_come(redis, answers->record) && has_come(redis, answers->metadata) &&
+           has_come(redis, answers->member);
+}
+
+const char *answers_refused(const struct answers *answers)
+{
+    const redisReply *const replies[] = { answers->record, answers->metadata, answers->member };
+    for (size_t i = 0; i < sizeof replies / sizeof *replies; i++)
+        if (replies[i]->type == REDIS_REPLY_ERROR && redis_refusal(replies[i]) != REFUSAL_TYPE)
+            return replies[i]->str;
+    return NULL;
 }
 
 void free_answers(struct answers *answers)

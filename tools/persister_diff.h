@@ -32,8 +32,12 @@ struct answers {
 /* Appends the question. */
 void ask_session(struct redis *redis, const char *active, const struct session_key *key);
 
-/* Its answers, to be freed in any case.  False: dropped, also when Redis refuses to tell. */
+/* Its answers, to be freed in any case.  False: dropped. */
 bool receive_answers(struct redis *redis, struct answers *answers);
+
+/* NULL, or why Redis does not tell, which is no difference.  (Something else under a key is one.) */
+const char *answers_refused(const struct answers *answers);
+
 void free_answers(struct answers *answers);
 
 /* True when Redis holds nothing of the session. */

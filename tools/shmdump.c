@@ -166,7 +166,7 @@ static error_t parse_redis(int key, char *text, struct argp_state *state)
     switch (key) {
     case KEY_PREFIX: o->prefix = prefix_option(text, state); break;
     case KEY_USER: o->login.user = text; break;
-    case KEY_PASSWORD_FILE: o->password_file = text; break;
+    case KEY_PASSWORD_FILE: o->login.password_file = text; break;
     case KEY_DATABASE: o->login.database = (int)number(text, state, "db", INT32_MAX); break;
     default: return parse_filter(key, text, state);
     }

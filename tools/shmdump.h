@@ -30,7 +30,7 @@ struct options {
     /* for VIEW_DIFF */
     struct redis_address redis;
     struct redis_login login;
-    const char *password_file, *prefix;
+    const char *prefix;
     bool redis_option;        /* one of these was given                                           */
 };
 

@@ -184,7 +184,11 @@ static bool look(struct work *w, struct suspect *suspects, size_t *count)
     for (size_t i = 0; i < *count; i++) {
         struct suspect s = suspects[i];
         struct answers answers = { 0 };
-        if (receive_answers(redis, &answers)) {
+        bool received = receive_answers(redis, &answers);
+        const char *refused = received ? answers_refused(&answers) : NULL;
+        if (refused)
+            redis_drop(redis, refused);
+        if (received && !refused) {
             enum finding finding = judge(w, &s, &before[i], &answers);
             s.different = finding == DIFFERS ? s.different + 1 : 0;
             if (finding != EQUAL && s.different < LOOKS)

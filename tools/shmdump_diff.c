@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TIMEOUT_MS = 5000, PASSWORD_BYTES = 4096 };
+enum { TIMEOUT_MS = 5000 };
 
 /* ------------------------------------------------------------------ lines ------------------ */
 
@@ -87,40 +87,17 @@ static void complain(const char *of, const char *why)
     fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, of, why);
 }
 
-/* The first line of PATH; false: said why. */
-static bool read_password(const char *path, char password[PASSWORD_BYTES])
-{
-    FILE *file = fopen(path, "re");
-    if (!file || !fgets(password, PASSWORD_BYTES, file))
-        snprintf(password, PASSWORD_BYTES, "\n");
-    if (!file)
-        complain(path, strerror(errno));
-    else
-        fclose(file);
-    password[strcspn(password, "\r\n")] = '\0';
-    if (file && !*password)
-        complain(path, "its first line, which should be the password, is empty");
-    return *password;
-}
-
 static bool connect_to(struct redis *redis, const struct options *o)
 {
-    char password[PASSWORD_BYTES];
     struct redis_login login = o->login;
     const char *given = getenv("SESSTAB_REDIS_PASSWORD");
     if (given && *given)
         login.password = given;
-    if (o->password_file) {
-        if (!read_password(o->password_file, password))
-            return false;
-        login.password = password;
-    }
     redis->timeout_ms = TIMEOUT_MS;
-    bool connected = redis_connect(redis, &o->redis, &login);
-    explicit_bzero(password, sizeof password);
-    if (!connected)
-        complain(o->redis.text, redis->reason);
-    return connected;
+    if (redis_connect(redis, &o->redis, &login))
+        return true;
+    complain(o->redis.text, redis->reason);
+    return false;
 }
 
 static bool compare_and_print(struct comparison *c, bool json)
