@@ -3,6 +3,7 @@
 
 #include "tools/log.h"
 #include "tools/persister.h"
+#include "tools/persister_diff.h"
 #include "tools/persister_metrics.h"
 
 #include <stdio.h>
@@ -419,10 +420,11 @@ enum truth { IN_REDIS, NOT_IN_REDIS, CANNOT_TELL };
 
 /*
  * Whether Redis holds the binding of IMAGE, which it has just refused, from an earlier attempt
- * whose answer was lost (ours, or a dead leader's), or was refused in part.  *HELD is the version of the
- * session's record there, 0: none.
+ * whose answer was lost (ours, or a dead leader's), or was refused in part.  *HELD is what is there of
+ * the session's record; version 0: nothing.
  */
-static enum truth read_back(struct batch *batch, const struct store_image *image, uint64_t *held)
+static enum truth read_back(struct batch *batch, const struct store_image *image,
+                            struct stored *held)
 {
     struct session_key key;
     struct stored stored;
@@ -431,13 +433,41 @@ static enum truth read_back(struct batch *batch, const struct store_image *image
     enum truth truth = CANNOT_TELL;
     if (reply && (reply->type == REDIS_REPLY_ARRAY || redis_refusal(reply) == REFUSAL_TYPE))
         truth = NOT_IN_REDIS;
-    *held = 0;
+    *held = (struct stored){ 0 };
     if (reply && parse_stored(reply, &stored) && stored.generation == image->generation)
-        *held = stored.version;
-    if (*held && *held >= image->bound_version)
+        *held = stored;
+    if (held->version && held->version >= image->bound_version)
         truth = IN_REDIS;
     freeReplyObject(reply);
     return truth;
+}
+
+/* Whether all of IMAGE is there, field by field: it had been written, and only the answer was lost. */
+static bool is_whole(struct batch *batch, const struct store_image *image)
+{
+    static char buffer[SESSTAB_RECORD_MAX];
+    size_t size = sizeof buffer;
+    char active[KEY_BYTES];
+    struct session_key key;
+    struct answers answers = { 0 };
+    sesstab_view view;
+    active_key(active, batch->prefix);
+    session_key(&key, batch->prefix, image->handle);
+    ask_session(batch->fence->redis, active, &key);
+    bool whole = receive_answers(batch->fence->redis, &answers) && !answers_refused(&answers) &&
+                 sesstab_get(batch->table, image->handle, &view, buffer, &size) == SESSTAB_OK &&
+                 view.generation == image->generation && view.version == image->version &&
+                 diff_session(&view, false, &answers, NULL, NULL) == 0;
+    free_answers(&answers);
+    return whole;
+}
+
+static void ack_as_stored(struct batch *batch, const struct store_image *image,
+                          const struct stored *held)
+{
+    struct store_image as_stored = *image;
+    as_stored.last_seen = held->last_seen;
+    store_ack(batch->store, &as_stored);
 }
 
 /* Many at once have one cause, which is said by then; how many there were is said with the next. */
@@ -468,13 +498,13 @@ static void say_refused(struct batch *batch, const struct store_image *image,
 }
 
 /*
- * True when image I is out of hands, because its binding was rolled back.  A binding that is in Redis is
- * told so; whether the rest of the image is, nothing here proves.
+ * True when image I is out of hands, because its binding was rolled back, or because all of it is in
+ * Redis.  A binding that is there without the rest is told so, and the image is tried again.
  */
 static bool answer_refused(struct batch *batch, size_t i)
 {
     const struct store_image *image = &batch->hand.images[i];
-    uint64_t held = 0; /* with the record written, and not the rest: nothing is whole there */
+    struct stored held = { 0 }; /* with the record written, and not the rest, nothing is whole */
     if (!batch->fence->confirmed) /* what is in Redis now may be lost with it */
         return false;
     if (!image->urgent || image->kind == STORE_DELETE || !store_waited_for(batch->store, image))
@@ -483,9 +513,13 @@ static bool answer_refused(struct batch *batch, size_t i)
                                                               : read_back(batch, image, &held);
     if (truth == CANNOT_TELL)
         return false;
+    if (truth == IN_REDIS && held.version == image->version && is_whole(batch, image)) {
+        ack_as_stored(batch, image, &held);
+        return true;
+    }
     if (truth == IN_REDIS)
         store_ack_binding(batch->store, image);
-    metric_add(METRIC_CHANGES_REFUSED, store_deny(batch->store, image, held));
+    metric_add(METRIC_CHANGES_REFUSED, store_deny(batch->store, image, held.version));
     if (truth == IN_REDIS || !store_binding_waited_for(batch->store, image) ||
         !store_refuse(batch->store, image))
         return false;
