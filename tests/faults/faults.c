@@ -403,9 +403,9 @@ int main(int argc, char **argv)
         return 0;
     }
     if (settings.brief) {
-        settings.ms = 550; /* longer than the persister waits for an answer */
-        settings.calm_ms = 150;
-        settings.stride = 97;
+        settings.ms = 500; /* longer than the persister waits for an answer */
+        settings.calm_ms = 100;
+        settings.stride = 151;
     }
     choose_seed();
     if (tests_start(NULL) != 0)

@@ -165,10 +165,11 @@ static void active_step(struct scene *s) { spoil(s, TEST_PREFIX ":conn:active");
 
 static void active_end(struct scene *s) { unspoil(s, TEST_PREFIX ":conn:active"); }
 
-/* Of sessions that nobody changes, at the end, so that no write repairs them by the way. */
+/* Of sessions that nobody changes meanwhile, so that no write repairs them by the way. */
 static void lost_begin(struct scene *s)
 {
     workload_rest(s->stage);
+    check_ok(sesstab_set(s->stage->table, changed_handle(0, 0), "lost", "yes", 3));
     wait_until(redis_integer(s->redis, "EXISTS " TEST_PREFIX ":conn:1100:metadata"));
     unspoil(s, TEST_PREFIX ":conn:1100:metadata");
     check_equal(redis_integer(s->redis, "SREM " TEST_PREFIX ":conn:active 900001"), 1);
