@@ -1198,6 +1198,16 @@ void store_lost(struct store *s)
     sweep_everything(s);
 }
 
+/* What is given back sets the scan going; after a death or a loss the sweep is thorough. */
+void store_settle(struct store *s, uint64_t since)
+{
+    struct header *h = s->table->shm.header;
+    bool looking = s->scan.running || (s->sweep.running && s->sweep.thorough) ||
+                   load_relaxed(&h->sweep_wanted);
+    if (!looking)
+        store_relaxed(&h->durable_until, since); /* also back, when the clock was set back */
+}
+
 void store_connected(struct store *s, bool connected)
 {
     atomic_u64 *since = &s->table->shm.header->store_down_since;

@@ -218,6 +218,13 @@ void store_forget(struct store *store, const struct store_image *image);
 /* Redis lost its data: a new incarnation; every session is dirty again, whole. */
 void store_lost(struct store *store);
 
+/*
+ * Says that everything that was announced before SINCE (ms since the epoch) has been taken, and was
+ * acknowledged or given back.  Noted as `durable_until` (lib/figures.h) unless something was given
+ * back, or a sweep is under way that looks for what nobody announced.
+ */
+void store_settle(struct store *store, uint64_t since);
+
 /* Tells the table whether Redis is there (for people). */
 void store_connected(struct store *store, bool connected);
 

@@ -417,6 +417,8 @@ struct header {
     CACHE_LINE atomic_u64 deaths, recovered, durable_writes, refusals, detached, swept;
     atomic_u64 leader_beat;       /* raised by the leader while it makes progress (not on a line that
                                      readers read)                                                */
+    atomic_u64 durable_until;     /* ms: all that was published before was durable by then.  For
+                                     people; see lib/figures.h                                    */
 };
 _Static_assert(sizeof(struct header) <= PAGE_BYTES, "the header is one page");
 
