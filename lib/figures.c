@@ -92,7 +92,7 @@ static void read_header(struct shm *shm, struct figures *f)
     f->down_since = load_relaxed(&h->store_down_since);
     f->durable_until = load_relaxed(&h->durable_until);
     f->ready = load_acquire(&h->ready);
-    f->led = lock_held(shm, LOCK_OF_LEADER) == 1;
+    f->led = worker_alive(shm, LEADER_WORKER(load_acquire(&h->leader)));
 }
 
 int figures_read(sesstab *table, struct figures *f)
