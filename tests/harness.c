@@ -148,12 +148,13 @@ static int reap(pid_t pid)
 
 /* ---------------------------------------------------------------- start and end --------- */
 
-/* A sanitizer that finds something ends the process: many of ours never come to their own end. */
+/* A sanitizer that finds something ends the process: many of ours never come to their own end.  A child
+ * of a process with threads may make one of its own. */
 #if SANITIZED
-const char *__tsan_default_options(void);
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
-    return "halt_on_error=1";
+    return "halt_on_error=1:die_after_fork=0";
 }
 #endif
 

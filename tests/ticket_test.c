@@ -19,13 +19,6 @@
 
 #define KEY(handle) TEST_PREFIX ":conn:" #handle
 
-/* The thread sanitizer gives up where a child of a process with threads makes one of its own. */
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "die_after_fork=0";
-}
-
 struct world {
     const char *name;
     sesstab *table;
