@@ -77,13 +77,16 @@ $(TOOLS_INSIDE): $(filter-out $(TOOLS:$(BUILD)/%=$(BUILD)/tools/%.o),$(call obje
 	@rm -f $@ && $(AR) rcs $@ $^
 
 $(PERSISTER) $(SHMDUMP): $(BUILD)/%: $(BUILD)/tools/%.o $(TOOLS_INSIDE) $(STATIC)
-	$(call link,$(TOOLS_INSIDE) $(STATIC) -Wl$(comma)--as-needed -lhiredis -lcjson)
+	$(call link,$(TOOLS_INSIDE) $(STATIC) -Wl$(comma)--as-needed -lhiredis -lcjson -lmicrohttpd)
 $(CTL): $(call objects,tools/sesstabctl.c) $(STATIC)
 	$(call link)
 $(MUSHD): $(call objects,docs/examples/*.c) $(STATIC)
 	$(call link,-levent_core)
 $(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_OBJ) $(STATIC)
-	$(call link,-lcmocka -lhiredis)
+	$(call link,-lcmocka -lhiredis -lcjson)
+
+# What it parses is tested in the test's own process, too.
+$(BUILD)/tests/import_test: $(BUILD)/tools/persister_older.o
 
 $(CPLUSPLUS): tests/cplusplus_check.cc lib/sesstab.h $(SHARED)
 	@mkdir -p $(@D)

@@ -23,6 +23,7 @@ struct line {
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
 static _Atomic(int) threshold = LEVEL_INFO;
 static atomic_ullong dropped; /* lines, since log-dropped was written last */
+static atomic_ullong ever_dropped;
 
 void log_set_level(enum log_level level)
 {
@@ -142,12 +143,23 @@ static void write_line(enum log_level level, const char *event, const struct log
     (void)written;
 }
 
+static void drop_line(void)
+{
+    atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&ever_dropped, 1, memory_order_relaxed);
+}
+
+unsigned long long log_lines_dropped(void)
+{
+    return atomic_load_explicit(&ever_dropped, memory_order_relaxed);
+}
+
 void log_write(enum log_level level, const char *event, const struct log_field *fields)
 {
     if ((int)level > atomic_load_explicit(&threshold, memory_order_relaxed))
         return;
     if (!has_room()) {
-        atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+        drop_line();
         return;
     }
     unsigned long long lines = atomic_exchange_explicit(&dropped, 0, memory_order_relaxed);
@@ -156,7 +168,7 @@ void log_write(enum log_level level, const char *event, const struct log_field *
                    (const struct log_field[]){ NUMBER("lines", lines),
                        TEXT("reason", "standard error had no room"), { 0 } });
         if (!has_room()) {
-            atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+            drop_line();
             return;
         }
     }

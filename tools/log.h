@@ -36,6 +36,9 @@ void log_set_level(enum log_level level);
 /* "error", "warn", "info", "debug"; false for anything else. */
 bool log_parse_level(const char *text, enum log_level *level);
 
+/* How many lines had no room since the start. */
+unsigned long long log_lines_dropped(void);
+
 /* FIELDS ends with an entry whose key is NULL. */
 void log_write(enum log_level level, const char *event, const struct log_field *fields);
 

@@ -2,16 +2,19 @@
  * persister - carries a table's changes to Redis.
  *
  * One thread sleeps in the store and writes to Redis (persister_lead.c), another one watches for
- * deaths (persister_watch.c), a third may ask for huge pages (persister_huge.c).  A second persister of
- * the same table stands by until the kernel says that the first one is gone, or until that one has
- * made no progress for --supersede-after.
+ * deaths (persister_watch.c), a third may ask for huge pages (persister_huge.c), a fourth tells how it
+ * goes (persister_http.c).  A second persister of the same table stands by until the kernel says that
+ * the first one is gone, or until that one has made no progress for --supersede-after.
  */
 #include "tools/persister.h"
 
 #include "lib/store.h"
 #include "tools/log.h"
 #include "tools/persister_batch.h"
+#include "tools/persister_health.h"
+#include "tools/persister_http.h"
 #include "tools/persister_huge.h"
+#include "tools/persister_import.h"
 #include "tools/persister_lead.h"
 #include "tools/persister_password.h"
 #include "tools/persister_reconcile.h"
@@ -95,6 +98,9 @@ enum {
     OPTION_BATCH,
     OPTION_SPAWN_REDIS,
     OPTION_HUGE_PAGES,
+    OPTION_METRICS,
+    OPTION_HEALTH_LAG,
+    OPTION_IMPORT_JSON,
     OPTION_LOG_LEVEL,
     OPTION_TIMEOUT,
     OPTION_SUPERSEDE_AFTER,
@@ -157,6 +163,16 @@ static const struct argp_option options[] = {
     { "policy", OPTION_POLICY, "WHO", 0,
       "what only Redis has: table: is removed there; redis: is adopted, if it can't be a session "
       "that ended (table)", 5 },
+    { NULL, 0, NULL, 0, "Watching:", 6 },
+    { "metrics", OPTION_METRICS, "ADDRESS", 0,
+      "serve GET /metrics (Prometheus) and GET /healthz (JSON) at unix:PATH or tcp:127.0.0.1:PORT", 6 },
+    { "health-lag", OPTION_HEALTH_LAG, "MS", 0,
+      "how long a change may wait until it is durable before /healthz answers 503 (10000)", 6 },
+    { NULL, 0, NULL, 0, "Importing:", 7 },
+    { "import-json", OPTION_IMPORT_JSON, "PREFIX", 0,
+      "import the sessions of an older layout (the set PREFIX:conn:active, JSON in "
+      "PREFIX:conn:HANDLE) to --prefix, once; exit status 0: all of them, 1: some were bad, 2: "
+      "failed; with --dry-run: only say what would be imported", 7 },
     { NULL, 0, NULL, 0, "Other:", -1 },
     { "log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "error, warn, info or debug (info)", -1 },
     { 0 }
@@ -171,7 +187,7 @@ static const char doc[] =
     "(log-dropped).\n\n"
     "Exit status: 0 asked to leave, 1 failed (the log says why), 64 wrong usage, 128+N ended by a "
     "second signal N.  With --reconcile: 0 table and Redis were equal, 1 they were not, 2 it could not be "
-    "done.";
+    "done.  With --import-json: 0 all, 1 some were bad, 2 failed.";
 
 struct arguments {
     struct settings settings;
@@ -255,14 +271,14 @@ static const char *table_option(const char *text)
     return name;
 }
 
-static const char *prefix_option(struct argp_state *state, const char *text)
+static const char *prefix_option(struct argp_state *state, const char *name, const char *text)
 {
     size_t length = strlen(text);
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)text[i] <= ' ' || text[i] == 0x7f)
-            argp_error(state, "--prefix must not contain blanks or control characters");
+            argp_error(state, "--%s must not contain blanks or control characters", name);
     if (length == 0 || length > PREFIX_MAX)
-        argp_error(state, "--prefix wants 1 to %d bytes", PREFIX_MAX);
+        argp_error(state, "--%s wants 1 to %d bytes", name, PREFIX_MAX);
     return text;
 }
 
@@ -286,6 +302,14 @@ static void ack_option(struct argp_state *state, struct settings *settings, cons
     const char *wrong = ack_parse(text, &settings->ack);
     if (wrong)
         argp_error(state, "--ack '%s': %s", text, wrong);
+}
+
+static void metrics_option(struct argp_state *state, struct settings *settings, const char *text)
+{
+    const char *wrong = http_parse_address(text, &settings->metrics);
+    if (wrong)
+        argp_error(state, "--metrics '%s': %s", text, wrong);
+    settings->serves_metrics = true;
 }
 
 /*
@@ -313,8 +337,8 @@ static void check_options(struct argp_state *state, const struct arguments *argu
     if (settings->spawn_directory && (arguments->redis_given || login->user ||
                                       login->password_file || sentinels))
         argp_error(state, "--spawn-redis excludes --redis, --sentinel, --user and --password-file");
-    if (settings->dry_run && !settings->reconcile)
-        argp_error(state, "--dry-run goes with --reconcile");
+    if (settings->dry_run && !settings->reconcile && !settings->import_from)
+        argp_error(state, "--dry-run goes with --reconcile or --import-json");
     if (settings->dry_run && sentinels)
         argp_error(state, "--dry-run wants --redis, the server to look at, not --sentinel");
     if (settings->spawn_directory && settings->reconcile)
@@ -336,6 +360,21 @@ static int supersede_option(struct argp_state *state, const char *text)
     if (ms && ms < SUPERSEDE_MIN_MS)
         argp_error(state, "--supersede-after wants 0, or at least %d", SUPERSEDE_MIN_MS);
     return ms;
+}
+
+static void check_import(struct argp_state *state, const struct settings *settings)
+{
+    if (!settings->import_from)
+        return;
+    if (settings->reconcile)
+        argp_error(state, "--import-json excludes --reconcile");
+    if (settings->spawn_directory)
+        argp_error(state, "--import-json excludes --spawn-redis");
+    if (settings->sentinels.count)
+        argp_error(state, "--import-json excludes --sentinel: give it the master as --redis");
+    if (strcmp(settings->import_from, settings->prefix) == 0)
+        argp_error(state, "--import-json and --prefix must differ: both layouts have their sessions "
+                          "under %s:conn:HANDLE", settings->prefix);
 }
 
 static error_t parse_option(int key, char *text, struct argp_state *state)
@@ -363,7 +402,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_DATABASE:
         settings->login.database = (int)number_option(state, "db", text, 0, INT32_MAX);
         break;
-    case OPTION_PREFIX: settings->prefix = prefix_option(state, text); break;
+    case OPTION_PREFIX: settings->prefix = prefix_option(state, "prefix", text); break;
     case OPTION_TIMEOUT:
         settings->timeout_ms = (int)number_option(state, "timeout", text, 10, 600000);
         break;
@@ -382,6 +421,13 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_SUPERSEDE_AFTER:
         settings->supersede_after_ms = supersede_option(state, text);
         break;
+    case OPTION_METRICS: metrics_option(state, settings, text); break;
+    case OPTION_HEALTH_LAG:
+        settings->health_lag_ms = number_option(state, "health-lag", text, 1, 86400000);
+        break;
+    case OPTION_IMPORT_JSON:
+        settings->import_from = prefix_option(state, "import-json", text);
+        break;
     case OPTION_LOG_LEVEL:
         if (!log_parse_level(text, &level))
             argp_error(state, "--log-level wants error, warn, info or debug, not '%s'", text);
@@ -391,6 +437,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         argp_error(state, "'%s' is not expected: every setting is an option", text);
         break;
     case ARGP_KEY_END:
+        check_import(state, settings);
         check_options(state, arguments);
         break;
     default:
@@ -442,6 +489,7 @@ static bool stand_by(const struct settings *settings, struct store *store, bool 
 {
     bool said = false;
     while (!stop_requested()) {
+        health_step();
         if (take_lead(settings, store))
             return true;
         if (settings->reconcile) {
@@ -505,14 +553,16 @@ static int run(const struct settings *settings, struct spawn *spawn)
                                                          : NULL));
         return EXIT_FAILED;
     }
-    struct watch *watch = watch_start(table);
+    struct http *http = settings->serves_metrics ? http_start(table, settings) : NULL;
+    struct watch *watch = http || !settings->serves_metrics ? watch_start(table) : NULL;
     int status = EXIT_FAILED;
     if (watch)
         status = serve_table(settings, table, spawn, watch);
-    else
+    else if (http || !settings->serves_metrics)
         log_event(LEVEL_ERROR, "failed", TEXT("reason", "the thread that watches for deaths "
                                                         "could not be started"));
     watch_stop(watch);
+    http_stop(http);
     sesstab_close(table);
     return status;
 }
@@ -544,7 +594,7 @@ int main(int argc, char **argv)
     struct arguments arguments = {
         .settings = { .table = "/sesstab", .prefix = "sesstab", .flush_interval_ms = 50,
                       .batch = 128, .timeout_ms = 5000, .supersede_after_ms = 3000,
-                      .ttl = TTL_DEFAULT }
+                      .ttl = TTL_DEFAULT, .health_lag_ms = 10000 }
     };
     struct settings *settings = &arguments.settings;
     fill_standard_descriptors();
@@ -559,6 +609,8 @@ int main(int argc, char **argv)
         return EXIT_FAILED;
     srandom((unsigned)getpid() ^ (unsigned)monotonic_ms());
     catch_signals();
+    if (settings->import_from)
+        return (int)import_run(settings);
     if (settings->dry_run)
         return reconcile_dry_run(settings);
     int status = run_with_redis(settings);

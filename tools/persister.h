@@ -24,7 +24,11 @@
  *   persister_spawn.c       a private redis-server
  *   persister_watch.c       the thread that notices deaths
  *   persister_huge.c        the thread that puts the table on huge pages, if it is asked for
- *   persister_metrics.c    what is counted
+ *   persister_metrics.c     what is counted
+ *   persister_health.c      whether it does what it is for
+ *   persister_http.c        the thread that answers /metrics and /healthz
+ *   persister_import.c      the older layout becomes ours, once
+ *   persister_older.c       a session in the older layout
  *   persister_table.c       whether the table's name still means this segment
  */
 #ifndef TOOLS_PERSISTER_H
@@ -60,6 +64,10 @@ struct settings {
     bool huge_pages;
     bool reconcile, dry_run;    /* compare, report and leave; without changing anything */
     enum policy policy;         /* what becomes of what only Redis has, when that is asked for */
+    const char *import_from;      /* prefix of an older layout to be imported; NULL: none */
+    bool serves_metrics;
+    struct redis_address metrics; /* where */
+    uint64_t health_lag_ms;       /* above this /healthz says that it is not well */
 };
 
 #endif

@@ -293,7 +293,12 @@ static enum verdict conclude(struct batch *batch)
 {
     if (batch->hand.operation_count == 0)
         return COMMITTED;
+    static const enum metric metrics[] = {
+        [COMMITTED] = METRIC_BATCHES_COMMITTED, [ABORTED] = METRIC_BATCHES_ABORTED,
+        [FENCED] = METRIC_BATCHES_FENCED, [BROKEN] = METRIC_BATCHES_BROKEN
+    };
     enum verdict verdict = fence_verdict(batch->fence, &batch->hand.transaction);
+    metric_add(metrics[verdict], 1);
     if (verdict == ABORTED && batch->hand.transaction.refusal == REFUSAL_LATER) {
         redis_drop(batch->fence->redis, batch->hand.transaction.error);
         return BROKEN;
@@ -530,6 +535,7 @@ static bool answer_refused(struct batch *batch, size_t i)
 static void settle_refused(struct batch *batch, size_t i)
 {
     const struct outcome *outcome = &batch->hand.outcomes[i];
+    metric_add(METRIC_REFUSED_WRITES, 1);
     if (!answer_refused(batch, i))
         quarantine_refused(&batch->quarantine, &batch->hand.images[i], outcome->refusal,
                            outcome->error);
@@ -550,9 +556,11 @@ static void settle_outcomes(struct batch *batch)
         case LOST:
             store_forget(batch->store, &batch->hand.images[i]);
             batch->lost++;
+            metric_add(METRIC_LOST_KEYS, 1);
             break;
         case WAITING:
             store_retry(batch->store, &batch->hand.images[i]);
+            metric_add(METRIC_RETRIES, 1);
             break;
         case PARKED:
             quarantine_park(&batch->quarantine, &batch->hand.images[i]);

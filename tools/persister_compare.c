@@ -64,6 +64,8 @@ void compare_slowly(struct compare *c, struct batch *batch)
 
 static void finish(struct compare *c)
 {
+    metric_add(METRIC_COMPARISONS, 1);
+    metric_add(METRIC_REMOVED, c->removed);
     bool news = !c->slowly || c->repaired;
     log_event(c->slowly && news ? LEVEL_WARN : news ? LEVEL_INFO : LEVEL_DEBUG, "compared",
               NUMBER("sessions", c->compared), NUMBER("equal", c->compared - c->repaired),

@@ -5,6 +5,7 @@
 #include "tools/persister_batch.h"
 #include "tools/persister_compare.h"
 #include "tools/persister_fence.h"
+#include "tools/persister_health.h"
 #include "tools/persister_load.h"
 #include "tools/persister_metrics.h"
 #include "tools/persister_reconcile.h"
@@ -69,6 +70,7 @@ struct leader {
     bool said_up;
     uint64_t gather_until;       /* write-behind changes go out then; 0: none is known   */
     uint64_t round_until;        /* a session that was written before is not, till then  */
+    uint64_t round_began;        /* ms since the epoch                                   */
     unsigned repeats;
     uint64_t tick_at, check_at, look_at;
     bool name_removed;
@@ -103,6 +105,7 @@ static struct store *progressing; /* by the leading thread, the only one that ma
 
 static void beat(void)
 {
+    health_step();
     store_beat(progressing);
 }
 
@@ -137,6 +140,8 @@ static void went_down(struct leader *l)
     if (l->up && monotonic_ms() - l->up_since >= STABLE_MS)
         l->backoff_ms = BACKOFF_MIN_MS;
     say_down(l, l->up ? "disconnected" : "unreachable");
+    health_away(l->redis.reason);
+    metric_set(METRIC_CONNECTED, 0);
     if (l->up) {
         store_connected(l->store, false);
         metric_add(METRIC_DISCONNECTS, 1);
@@ -383,6 +388,8 @@ static void try_to_connect(struct leader *l)
     l->said[0] = '\0';
     renew_start(&l->renew, &l->batch, &l->compare);
     store_connected(l->store, true);
+    metric_set(METRIC_CONNECTED, 1);
+    metric_add(METRIC_CONNECTS, 1);
 }
 
 /* The sentinels name another master than the one that is written to: there, and at once. */
@@ -462,6 +469,7 @@ static void rest(struct leader *l)
     quarantine_release(&l->batch.quarantine);
     round_begin(&l->batch.round);
     l->up = false;
+    metric_set(METRIC_CONNECTED, 0);
     l->said[0] = '\0';
     l->said_up = false;
     l->retry_at = 0;
@@ -562,12 +570,25 @@ static uint64_t next_batch(struct leader *l, uint64_t now, size_t taken, size_t 
     return store_busy(l->store) ? sweep : 0;
 }
 
+/*
+ * What was announced before the round began is durable, if this take emptied the store and nothing is
+ * kept back; of what was written in this round and changed since, Redis has what it was then.
+ */
+static void settle(struct leader *l, enum verdict verdict, bool emptied)
+{
+    const struct quarantine *q = &l->batch.quarantine;
+    if (verdict == COMMITTED && emptied && !q->parked_count && !quarantine_held(q) &&
+        !compare_running(&l->compare))
+        store_settle(l->store, l->round_began);
+}
+
 static enum verdict write_gathered(struct leader *l)
 {
     size_t taken, kept, max = l->settings->batch;
     uint64_t now = monotonic_ms(), closed_until = quarantine_closed_until(&l->batch.quarantine);
     /* A probe must be tried, whatever it is. */
     if (now >= l->round_until || closed_until) {
+        l->round_began = sesstab_now();
         round_begin(&l->batch.round);
         l->round_until = now + l->settings->flush_interval_ms;
         l->repeats = 0;
@@ -575,6 +596,7 @@ static enum verdict write_gathered(struct leader *l)
     /* One as a probe, where Redis took nothing at all. */
     enum verdict verdict = batch_write(&l->batch, closed_until ? 1 : max, &taken, &kept);
     l->repeats = kept == taken ? l->repeats + 1 : 0;
+    settle(l, verdict, !closed_until && taken < max);
     closed_until = quarantine_closed_until(&l->batch.quarantine);
     l->look_at = now + CHECK_MS;
     l->gather_until = closed_until ? closed_until : next_batch(l, now, taken, max);
@@ -695,6 +717,7 @@ static void tick(struct leader *l)
         follow_resync(l, now);
     if (now >= l->progress_at)
         say_progress(l, now);
+    metric_set(METRIC_COMPARING, compare_running(&l->compare));
     look_at_name(l);
 }
 
@@ -785,6 +808,7 @@ static void say_leading(struct leader *l)
               TEXT("ready", store_is_ready(l->store) ? "yes" : "no"),
               TEXT("former", formers[former]));
     metric_set(METRIC_LEADER, 1);
+    metric_add(METRIC_LEADS, 1);
     metric_add(METRIC_TAKEOVERS_DEAD, former == FORMER_DEAD);
     metric_add(METRIC_TAKEOVERS_STALLED, former == FORMER_STALLED);
 }
@@ -797,6 +821,7 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
                         .reconciling = settings->reconcile };
     say_leading(&l);
     progressing = store;
+    store_connected(store, false); /* until it is; a leader that was killed may not have said so */
     on_progress(beat);
     if (!prepare(&l))
         end(&l, ENDING_FAILED, "out of memory");
@@ -827,6 +852,7 @@ enum ending lead(const struct settings *settings, sesstab *table, struct store *
         reconcile_report(&l.compare, store_lag(store));
     on_progress(NULL);
     metric_set(METRIC_LEADER, 0);
+    metric_set(METRIC_CONNECTED, 0);
     sentinel_stop(l.sentinel);
     batch_free(&l.batch);
     redis_free(&l.redis);

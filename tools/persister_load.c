@@ -3,6 +3,7 @@
 
 #include "tools/log.h"
 #include "tools/persister.h"
+#include "tools/persister_metrics.h"
 #include "tools/persister_scan.h"
 
 #include <stdlib.h>
@@ -12,6 +13,7 @@ enum { PROGRESS_MS = 1000 };
 static void say_bad(struct load *load, const char *member, const char *why)
 {
     load->bad++;
+    metric_add(METRIC_LOAD_BAD, 1);
     log_event(load->quiet ? LEVEL_DEBUG : LEVEL_WARN, "load-bad", TEXT("handle", member),
               TEXT("reason", why), TEXT("note", "left as it is"));
 }
@@ -41,6 +43,7 @@ static const char *load_session(struct load *load, uint64_t handle, const redisR
     if (!why) {
         int error = store_load(load->store, &record);
         load->loaded += error == SESSTAB_OK;
+        metric_add(METRIC_LOADED, error == SESSTAB_OK);
         load->present += error == SESSTAB_EXISTS;
         /* Ready would mean that what is not in the table does not exist. */
         if (error == SESSTAB_NOMEMORY || error == SESSTAB_NOSPACE)

@@ -3,6 +3,7 @@
 
 #include "tools/log.h"
 #include "tools/persister.h"
+#include "tools/persister_metrics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -202,9 +203,19 @@ uint64_t quarantine_closed_until(const struct quarantine *q)
     return q->whole == REFUSAL_FULL ? 0 : q->probe_at;
 }
 
+size_t quarantine_held(const struct quarantine *q)
+{
+    size_t held = 0;
+    for (size_t i = 0; i < q->count; i++)
+        held += q->sessions[i].held;
+    return held;
+}
+
 void quarantine_tick(struct quarantine *q)
 {
     uint64_t now = monotonic_ms();
+    metric_set(METRIC_QUARANTINED, q->count);
+    metric_set(METRIC_PARKED, q->parked_count);
     for (size_t i = 0; i < q->count;) {
         struct quarantined *session = &q->sessions[i];
         if (session->due > now) {
@@ -231,4 +242,6 @@ void quarantine_release(struct quarantine *q)
             store_retry(q->store, &q->sessions[i].image);
     q->count = 0;
     speed_up(q);
+    metric_set(METRIC_QUARANTINED, 0);
+    metric_set(METRIC_PARKED, 0);
 }

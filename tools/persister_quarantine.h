@@ -59,6 +59,9 @@ size_t quarantine_allowance(const struct quarantine *quarantine);
 /* Until when nothing but tickets may be taken; 0: anything may. */
 uint64_t quarantine_closed_until(const struct quarantine *quarantine);
 
+/* How many sessions that were refused are held; those parked are in parked_count. */
+size_t quarantine_held(const struct quarantine *quarantine);
+
 /* Gives back what is due.  To be called every TICK_MS or so. */
 void quarantine_tick(struct quarantine *quarantine);
 

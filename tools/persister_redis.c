@@ -8,6 +8,8 @@
 #include "tools/persister_redis.h"
 
 #include "tools/persister_clock.h"
+#include "tools/persister_health.h"
+#include "tools/persister_metrics.h"
 #include "tools/persister_password.h"
 
 #include <errno.h>
@@ -19,6 +21,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -96,6 +99,10 @@ void redis_drop(struct redis *redis, const char *reason)
     redis->queued = redis->sent = 0; /* R3 */
     redis->holding = false;
     snprintf(redis->reason, sizeof redis->reason, "%s", reason);
+    /* What quotes an error reply was counted when that came. */
+    enum metric error = metric_of_drop(reason);
+    if (metric_is_of_connection(error) && health_is_watched())
+        metric_add(error, 1);
 }
 
 void redis_free(struct redis *redis)
@@ -254,7 +261,8 @@ bool redis_connect(struct redis *redis, const struct redis_address *address,
 {
     redis_drop(redis, "reconnecting");
     note_progress(); /* there may be several addresses to try in a row */
-    redis->appended = redis->received = 0;
+    redis->appended = redis->answered = redis->received = 0;
+    redis->asked_at = 0;
     redis->reason[0] = '\0';
     return open_socket(redis, address) && log_in(redis, login) &&
            select_database(redis, login->database);
@@ -342,6 +350,13 @@ static void drop_for_send_error(struct redis *redis, const char *why)
     freeReplyObject(reply);
 }
 
+static uint64_t monotonic_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 /* What the socket takes now; *EVENTS is what to wait for next. */
 static bool send_some(struct redis *redis, short *events)
 {
@@ -358,6 +373,8 @@ static bool send_some(struct redis *redis, short *events)
             return true;
         }
         redis->sent += n > 0 ? (size_t)n : 0;
+        if (!redis->asked_at)
+            redis->asked_at = monotonic_us();
     }
     if (!redis->holding)
         redis->queued = redis->sent = 0;
@@ -476,6 +493,29 @@ static void read_some(struct redis *redis)
         redis_drop(redis, "the reply is too large");
 }
 
+/* An error, or one in the answer to EXEC. */
+static void count_errors(const redisReply *reply)
+{
+    if (reply->type == REDIS_REPLY_ERROR)
+        metric_add(metric_of_reply(reply->str), 1);
+    for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++)
+        if (reply->element[i]->type == REDIS_REPLY_ERROR)
+            metric_add(metric_of_reply(reply->element[i]->str), 1);
+}
+
+static void note_answer(struct redis *redis, const redisReply *reply)
+{
+    size_t asked = redis->holding ? redis->held_appended : redis->appended;
+    if (!health_is_watched())
+        return;
+    health_answered();
+    count_errors(reply);
+    if (++redis->answered < asked || !redis->asked_at)
+        return;
+    metric_round_trip(monotonic_us() - redis->asked_at);
+    redis->asked_at = 0;
+}
+
 redisReply *redis_receive(struct redis *redis)
 {
     void *reply = NULL;
@@ -487,6 +527,7 @@ redisReply *redis_receive(struct redis *redis)
         }
         if (reply) {
             redis->received = 0;
+            note_answer(redis, reply);
             return reply;
         }
         short events;

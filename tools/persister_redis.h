@@ -53,6 +53,8 @@ struct redis {
     size_t output_room, queued, sent;
     bool holding;          /* what was appended from here on is not sent yet             */
     size_t held_from, held_appended;
+    size_t answered;       /* commands since the connection was made                     */
+    uint64_t asked_at;     /* us: when the group that is under way was begun; 0: none is  */
 };
 
 /* Connects, authenticates and selects the database; false with a reason.  Drops the old one. */
