@@ -54,21 +54,37 @@ static void count_chunk(struct context *c, uint64_t chunk, struct figures *f)
 
 /* ---------------------------------------------------------------- threads ------------------- */
 
-/* Only what is backed by memory is looked at: G2 in segment.h. */
-static void count_thread(struct shm *shm, unsigned index, struct figures *f)
+static void count_tickets(const struct shm *shm, unsigned from, uint64_t to, struct figures *f)
 {
-    const struct ticket *k = &shm->tickets[index];
-    const struct ck_ring *ring = &shm->rings[index].ring;
-    if (TICKET_STATE(load_acquire(&k->word)) == TICKET_WAITING) {
+    for (unsigned i = from; i < to && i < TICKETS; i++) {
+        const struct ticket *k = &shm->tickets[i];
         uint64_t posted = load_relaxed(&k->posted_at);
+        if (TICKET_STATE(load_acquire(&k->word)) != TICKET_WAITING)
+            continue;
         f->tickets++;
         if (!f->oldest_ticket || posted < f->oldest_ticket)
             f->oldest_ticket = posted;
     }
+}
+
+static void count_ring(const struct shm *shm, unsigned index, struct figures *f)
+{
+    const struct ck_ring *ring = &shm->rings[index].ring;
     if (!load_acquire(&shm->threads[index].has_ring))
         return;
     unsigned entries = ck_pr_load_uint(&ring->p_tail) - ck_pr_load_uint(&ring->c_head);
     f->ring_entries += entries <= shm->ring_entries ? entries : 0;
+}
+
+/* Threads' tickets and rings, and groups' tickets: only what is backed by memory, G2 in segment.h. */
+static void count_waiting(struct shm *shm, struct figures *f)
+{
+    uint64_t threads = load_acquire(&shm->header->thread_high);
+    threads = threads < THREADS ? threads : THREADS;
+    for (unsigned i = 0; i < threads; i++)
+        count_ring(shm, i, f);
+    count_tickets(shm, 0, threads, f);
+    count_tickets(shm, GROUP_TICKET(0, 0), GROUP_TICKET(load_acquire(&shm->header->group_high), 0), f);
 }
 
 static void count_workers(struct shm *shm, struct figures *f)
@@ -91,8 +107,10 @@ static void read_header(struct shm *shm, struct figures *f)
     f->swept = load_relaxed(&h->swept);
     f->down_since = load_relaxed(&h->store_down_since);
     f->durable_until = load_relaxed(&h->durable_until);
+    f->mode = (sesstab_mode)shm_mode(shm);
     f->ready = load_acquire(&h->ready);
-    f->led = worker_alive(shm, LEADER_WORKER(load_acquire(&h->leader)));
+    worker_id leader = LEADER_WORKER(load_relaxed(&h->leader));
+    f->led = leader && worker_alive(shm, leader);
 }
 
 int figures_read(sesstab *table, struct figures *f)
@@ -106,9 +124,8 @@ int figures_read(sesstab *table, struct figures *f)
     int64_t start = monotonic_ms();
     read_header(shm, f);
     count_workers(shm, f);
-    uint64_t threads = load_acquire(&shm->header->thread_high), chunks = heap_chunks(shm);
-    for (unsigned i = 0; i < threads && i < THREADS; i++)
-        count_thread(shm, i, f);
+    count_waiting(shm, f);
+    uint64_t chunks = heap_chunks(shm);
     for (uint64_t i = 0; i < chunks; i++)
         count_chunk(c, i, f);
     if (!f->durable_until) /* nothing was ever said, and nothing is older than the table */
@@ -121,5 +138,7 @@ int figures_read(sesstab *table, struct figures *f)
 
 uint64_t figures_lag(const struct figures *f, uint64_t now)
 {
+    if (f->mode == SESSTAB_MEMORY)
+        return 0;
     return now > f->durable_until ? now - f->durable_until : 0;
 }

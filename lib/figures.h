@@ -32,13 +32,15 @@ struct figures {
     uint64_t deaths, recovered, acknowledged, refused, detached, swept; /* since the table was made */
     uint64_t down_since;                   /* Redis is away since then; 0: it is not               */
     uint64_t durable_until;                /* ms since the epoch                                   */
+    sesstab_mode mode;
     bool ready, led;                       /* led: some living persister is the leader             */
 };
 
 /* OK, or what sesstab_attach() returns. */
 int figures_read(sesstab *table, struct figures *figures);
 
-/* How long the oldest change that is not durable has waited at most at NOW, in ms. */
+/* How long the oldest change that is not durable has waited at most at NOW, in ms; 0 in mode MEMORY, in
+ * which none is to become durable. */
 uint64_t figures_lag(const struct figures *figures, uint64_t now);
 
 #endif

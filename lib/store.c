@@ -1203,8 +1203,9 @@ void store_settle(struct store *s, uint64_t since)
 {
     struct header *h = s->table->shm.header;
     bool looking = s->scan.running || (s->sweep.running && s->sweep.thorough) ||
-                   load_relaxed(&h->sweep_wanted);
-    if (!looking)
+                   load_relaxed(&h->sweep_wanted) ||
+                   load_relaxed(&h->mode) != s->mode; /* in between it may have been MEMORY */
+    if (!looking && store_leads(s))
         store_relaxed(&h->durable_until, since); /* also back, when the clock was set back */
 }
 

@@ -50,6 +50,7 @@
  *                  and a wake wakes both
  *   store_mode     notes the mode for itself
  *   store_connected, store_acknowledged   for people; the leader says it again at its next check
+ *   store_settle   true of the moment when its last batch was acknowledged
  *   store_load, store_set_ready   cannot be late: only the dead are replaced before the table is ready
  *   sweeping       any worker may: exact CASes, and set bits
  */

@@ -4,9 +4,11 @@ CK_RING_PROTOTYPE(change, ring_entry)
 
 #define COUNTERS_START (UINT32_MAX - 2)
 
+/* Also while another thread prepares it. */
 static bool usable(const struct shm *shm, const struct ring *r)
 {
-    return r->ring.size == shm->ring_entries && r->ring.mask == shm->ring_entries - 1;
+    return ck_pr_load_uint(&r->ring.size) == shm->ring_entries &&
+           ck_pr_load_uint(&r->ring.mask) == shm->ring_entries - 1;
 }
 
 int ring_prepare(struct shm *shm, unsigned index)
