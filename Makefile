@@ -100,7 +100,7 @@ check:  ## install what is missing, build, and run every test, with real process
 	@$(MAKE) -s all tests
 	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CHECKS) $(CPLUSPLUS)
 
-install: all  ## (as root) library, header, persister, shmdump, sesstabctl, man pages
+install: all  ## (as root) library, header, programs, man pages, systemd units
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin \
 	           $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 $(ARCHIVE) $(DESTDIR)$(PREFIX)/lib/
@@ -109,6 +109,12 @@ install: all  ## (as root) library, header, persister, shmdump, sesstabctl, man 
 	install -m 644 lib/sesstab.h $(DESTDIR)$(PREFIX)/include/
 	install -m 755 $(PERSISTER) $(SHMDUMP) $(CTL) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 docs/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d
+	for unit in persister standby; do \
+	    sed 's|^ExecStart=persister|ExecStart=$(PREFIX)/bin/persister|' docs/systemd/sesstab-$$unit@.service \
+	        >$(DESTDIR)$(PREFIX)/lib/systemd/system/sesstab-$$unit@.service || exit 1; \
+	done
+	install -m 644 docs/systemd/sesstab.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sesstab.conf
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
 clean:  ## remove everything that was built
