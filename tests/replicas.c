@@ -93,12 +93,12 @@ static void start_sentinel(struct deployment *d, unsigned i)
         (const char *[]){ "redis-server", path, "--sentinel", NULL }, log);
 }
 
-/* What the first one says of all. */
-static bool sentinels_agree(const struct deployment *d)
+/* Whether the one at ADDRESS knows all others: what it elects, and promotes, it must know. */
+static bool sentinel_knows_all(const char *address)
 {
     char host[24];
     int port = 0;
-    check(sscanf(d->sentinels, "%23[^:]:%d", host, &port) == 2);
+    check(sscanf(address, "%23[^:]:%d", host, &port) == 2);
     redisContext *context = redisConnect(host, port);
     check(context != NULL);
     redisReply *reply = context->err ? NULL : redisCommand(context, "INFO sentinel");
@@ -110,6 +110,16 @@ static bool sentinels_agree(const struct deployment *d)
     return agree;
 }
 
+static bool sentinels_agree(const struct deployment *d)
+{
+    bool agree = true;
+    for (const char *at = d->sentinels; at && agree; at = strchr(at, ',')) {
+        at += *at == ',';
+        agree = sentinel_knows_all(at);
+    }
+    return agree;
+}
+
 void start_sentinels(struct deployment *d)
 {
     d->sentinels[0] = '\0';
@@ -118,9 +128,16 @@ void start_sentinels(struct deployment *d)
     wait_until(sentinels_agree(d));
 }
 
+/* A sentinel that could not run for two seconds does nothing for 30 (TILT), and a fail-over that came to
+ * nothing is tried again after 10: several of that must fit. */
 struct redis *promoted(struct deployment *d)
 {
+    enum { NEVER_MS = 4 * WAIT_LIMIT };
     unsigned i = 1;
-    wait_until(replication_says(d->servers[i = 3 - i].redis, "role:master"));
+    uint64_t limit = milliseconds() + NEVER_MS;
+    while (!replication_says(d->servers[i = 3 - i].redis, "role:master")) {
+        check(milliseconds() < limit);
+        pause_ms(5);
+    }
     return d->servers[i].redis;
 }
