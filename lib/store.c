@@ -27,9 +27,9 @@ struct sweep {
 };
 
 struct scan {
-    bool running;
+    bool running, again;     /* again: a whole round more, after this one */
     uint64_t chunk;
-    unsigned word;
+    unsigned word, bit;
 };
 
 /*
@@ -72,7 +72,7 @@ struct store {
     struct place places[PLACES];
     uint64_t answered[WORKERS / 64];  /* workers with answers of which they were not told yet */
     unsigned next_ticket;             /* where the next take begins: everybody gets a turn */
-    unsigned next_ring;               /* the same for rings, 64 at a time */
+    unsigned next_ring;               /* the same for rings */
     bool tickets_left;                /* the last take had no room for all */
     struct scan scan;                 /* of the dirty bits */
     struct sweep sweep;
@@ -173,9 +173,14 @@ static void sweep_everything(struct store *s)
     s->sweep = (struct sweep){ .running = true, .thorough = true, .started = monotonic_ms() };
 }
 
+/* From the beginning; one that runs comes to its end first, or who begins anew all the time would
+ * never come to what lies behind. */
 static void scan_everything(struct store *s)
 {
-    s->scan = (struct scan){ .running = true };
+    if (s->scan.running)
+        s->scan.again = true;
+    else
+        s->scan = (struct scan){ .running = true };
 }
 
 /* Its worker has an answer, or may have one, in group G. */
@@ -639,31 +644,44 @@ static void take_ring(struct store *s, struct taking *k, unsigned index)
         atomic_fetch_or(&shm->ready[index / 64], UINT64_C(1) << (index % 64));
 }
 
+/* In turn, from the one behind that which filled the last take: a thread that changes something all the
+ * time keeps nobody else's ring waiting. */
 static void take_rings(struct store *s, struct taking *k)
 {
     atomic_u64 *ready = s->table->shm.ready;
-    const unsigned words = THREADS / 64, first = s->next_ring++;
-    for (unsigned n = 0; n < words && k->count < k->max; n++) {
+    const unsigned words = THREADS / 64, first = s->next_ring / 64 % words;
+    const uint64_t from = UINT64_MAX << s->next_ring % 64;
+    for (unsigned n = 0; n <= words && k->count < k->max; n++) {
         unsigned i = (first + n) % words;
-        uint64_t bits = load_relaxed(&ready[i]) ? atomic_exchange(&ready[i], 0) : 0;
-        for (; bits; bits &= bits - 1)
-            take_ring(s, k, i * 64 + (unsigned)__builtin_ctzll(bits));
+        uint64_t mask = n == 0 ? from : n == words ? ~from : UINT64_MAX;
+        uint64_t bits = load_relaxed(&ready[i]) & mask ? atomic_fetch_and(&ready[i], ~mask) & mask : 0;
+        for (; bits; bits &= bits - 1) {
+            unsigned index = i * 64 + (unsigned)__builtin_ctzll(bits);
+            bool room = k->count < k->max;
+            take_ring(s, k, index);
+            if (room && k->count == k->max)
+                s->next_ring = index + 1;
+        }
     }
 }
 
-/* Everything in one word of dirty bits; false when there was no room for all. */
-static bool take_word(struct store *s, struct taking *k, uint64_t chunk, unsigned word)
+/* What is left in the scan's word of dirty bits; false when there was no room for all. */
+static bool take_word(struct store *s, struct taking *k)
 {
-    atomic_u64 *dirty = &s->table->shm.chunks[chunk].dirty[word];
-    for (uint64_t bits = load_relaxed(dirty); bits; bits &= bits - 1) {
-        if (k->count == k->max)
-            return false;
+    struct scan *scan = &s->scan;
+    atomic_u64 *dirty = &s->table->shm.chunks[scan->chunk].dirty[scan->word];
+    for (uint64_t bits = load_relaxed(dirty) & UINT64_MAX << scan->bit; bits; bits &= bits - 1) {
         unsigned n = (unsigned)__builtin_ctzll(bits);
-        uint64_t page = chunk * CHUNK_PAGES + word * 4 + n / 16;
+        if (k->count == k->max) {
+            scan->bit = n;
+            return false;
+        }
+        uint64_t page = scan->chunk * CHUNK_PAGES + scan->word * 4 + n / 16;
         slot_ref r = { (uint32_t)(page * (PAGE_BYTES / SLOT_BYTES) + n % 16) };
         if (slot_ref_valid(&s->table->shm, r) && clear_dirty(&s->table->shm, r))
             give(s, k, r);
     }
+    scan->bit = 0;
     return true;
 }
 
@@ -675,15 +693,30 @@ static void take_scan(struct store *s, struct taking *k)
     uint64_t chunks = heap_chunks(shm);
     while (s->scan.running) {
         if (s->scan.chunk >= chunks) {
-            s->scan.running = false;
-            return;
+            s->scan = (struct scan){ .running = s->scan.again };
+            continue;
         }
         for (; s->scan.word < CHUNK_PAGES / 4; s->scan.word++)
-            if (!take_word(s, k, s->scan.chunk, s->scan.word))
+            if (!take_word(s, k))
                 return;
         s->scan.word = 0;
         s->scan.chunk++;
     }
+}
+
+/* A scan that is due has its half: what overflowed, or is tried again, does not wait for the rings to be
+ * empty. */
+static void take_changes(struct store *s, struct taking *k)
+{
+    const size_t max = k->max;
+    bool behind = s->scan.running || load_relaxed(&s->table->shm.header->overflow);
+    if (behind)
+        k->max -= (max - k->count + 1) / 2;
+    take_rings(s, k);
+    k->max = max;
+    take_scan(s, k);
+    if (behind)
+        take_rings(s, k);
 }
 
 static void sweep_some(struct store *s);
@@ -707,8 +740,7 @@ size_t store_take(struct store *s, struct store_image *images, size_t max, bool 
     }
     if (!urgent_only) {
         sweep_some(s);
-        take_rings(s, &k);
-        take_scan(s, &k);
+        take_changes(s, &k);
     }
     if (k.count && !rcu_heavy_fence(&s->table->shm)) /* store_take:B */
         store_relaxed(&s->table->shm.header->sweep_wanted, 1);

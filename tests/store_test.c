@@ -4,6 +4,7 @@
  */
 #include "tests/harness.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -217,6 +218,62 @@ static void more_changes_than_the_rings_hold_are_all_handed_out(void **state)
 }
 
 /* ---------------------------------------------------------------- removing --------------- */
+
+enum { HOT = 2, ENOUGH = 1000 };
+
+/* Changes as many hot sessions as a take has room for, and takes; how many others were taken. */
+static unsigned take_beside_hot_ones(struct lead *lead)
+{
+    struct store_image images[HOT];
+    unsigned others = 0;
+    for (uint64_t handle = 1; handle <= HOT; handle++)
+        check_ok(sesstab_increment(lead->table, handle, "n", 1, NULL));
+    size_t taken = store_take(lead->store, images, HOT, false);
+    for (size_t i = 0; i < taken; i++) {
+        read_image(lead, &images[i]);
+        others += images[i].kind != STORE_NOTHING && images[i].handle > HOT;
+        store_ack(lead->store, &images[i]);
+    }
+    return others;
+}
+
+static void what_overflowed_is_handed_out_beside_what_changes_all_the_time(void **state)
+{
+    struct lead lead = new_lead();
+    const unsigned cold = 20;
+    unsigned taken = 0;
+    (void)state;
+    for (uint64_t handle = 1; handle <= HOT + cold; handle++)
+        insert_plain(lead.table, handle);
+    check(store_overflowed(lead.store));
+    for (unsigned i = 0; taken < cold && i < ENOUGH; i++)
+        taken += take_beside_hot_ones(&lead);
+    check_equal(taken, cold);
+    end_lead(&lead);
+}
+
+static void *change_once(void *context)
+{
+    sesstab *table = context;
+    check_ok(sesstab_set(table, HOT + 1, "key", "value", 5));
+    return NULL;
+}
+
+static void a_thread_s_change_is_handed_out_beside_one_that_changes_all_the_time(void **state)
+{
+    struct lead lead = new_lead();
+    pthread_t thread;
+    unsigned taken = 0;
+    (void)state;
+    for (uint64_t handle = 1; handle <= HOT + 1; handle++)
+        insert_stored(&lead, handle);
+    check(pthread_create(&thread, NULL, change_once, lead.table) == 0);
+    check(pthread_join(thread, NULL) == 0);
+    for (unsigned i = 0; !taken && i < ENOUGH; i++)
+        taken += take_beside_hot_ones(&lead);
+    check_equal(taken, 1);
+    end_lead(&lead);
+}
 
 static void what_the_store_never_heard_of_needs_no_deletion(void **state)
 {
@@ -704,6 +761,8 @@ int main(void)
         TEST(a_touch_alone_is_a_touch),
         TEST(a_deleted_key_makes_the_write_replace_everything),
         TEST(more_changes_than_the_rings_hold_are_all_handed_out),
+        TEST(what_overflowed_is_handed_out_beside_what_changes_all_the_time),
+        TEST(a_thread_s_change_is_handed_out_beside_one_that_changes_all_the_time),
         TEST(what_the_store_never_heard_of_needs_no_deletion),
         TEST(a_session_in_hands_leaves_a_tombstone),
         TEST(a_late_deletion_leaves_the_new_session_alone),
