@@ -12,6 +12,8 @@
  *   F2  When the store is lost meanwhile (another incarnation), what was durable is not any more: the
  *       walk is made again.
  *   F3  No read section is open while it sleeps.
+ *   F4  A time that was put back meanwhile (see sesstab_touch()) is not waited for: Redis has what the
+ *       table has.
  */
 #include "table.h"
 
@@ -119,7 +121,7 @@ static bool is_durable(const struct flush *f, const struct lacking *noted)
         return true;
     return (!noted->version || (DURABLE_INCARNATION(word) == f->incarnation &&
                                 DURABLE_VERSION(word) >= noted->version)) &&
-           (seen >= noted->last_seen || now.generation != noted->generation);
+           (seen >= noted->last_seen || !now.last_seen || now.generation != noted->generation);
 }
 
 /* Looks at those that are left, from the last; true when none is. */
