@@ -474,7 +474,8 @@ SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position
  *   OK       durable: Redis acknowledged this binding, or a later change on top of it.
  *   REFUSED  Redis said no.  The binding was rolled back to the last acknowledged one before this
  *            was said.
- *   UNKNOWN  the time is up.  The binding stays, pending, and will be resolved.
+ *   UNKNOWN  the time is up, or it can't be told any more (the caller was stopped meanwhile, for long).
+ *            The binding stays, pending, and will be resolved.
  *   NOTFOUND there is no such session, or it was removed while this call waited.
  *   INVALID (no player, negative time-out) · TOOBIG · NOMEMORY · NOSPACE · CORRUPT: nothing changed.
  *
@@ -513,7 +514,7 @@ typedef struct sesstab_answer {
     void *cookie;    /* as given                                                                  */
     uint64_t handle;
     int result;      /* OK · REFUSED · NOTFOUND, as of sesstab_bind(); UNKNOWN when the mode becomes
-                        MEMORY while it waits                                                     */
+                        MEMORY while it waits, or when it can't be told any more                  */
 } sesstab_answer;
 
 /*

@@ -407,8 +407,8 @@ static enum ticket_state judge_binding(uint64_t version, const struct block *b, 
 {
     if (b->bound_version < version || b->refused_version == version)
         return TICKET_REFUSED;
-    if (version < b->refused_version)
-        return TICKET_WAITING; /* a refusal lies between: who can't tell says unknown */
+    if (version < b->refused_version) /* a refusal lies between: who can't tell says unknown */
+        return durable >= version ? TICKET_UNKNOWN : TICKET_WAITING;
     return durable >= version ? TICKET_DURABLE : TICKET_WAITING;
 }
 
@@ -464,6 +464,15 @@ static enum ticket_state judge_ticket(struct store *s, struct context *c, const 
 /* False: no more of them. */
 typedef bool ticket_fn(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context);
 
+/* This ticket does not wait.  If it is answered, its process may not know: who answered it may have been
+ * stopped, or killed, before the bit. */
+static void forget_ticket(struct store *s, unsigned index, enum ticket_state state)
+{
+    s->waiting[index / 64] &= ~(UINT64_C(1) << index % 64);
+    if (index >= THREADS && state != TICKET_IDLE)
+        note_answer(s, (index - THREADS) / GROUP_TICKETS, UINT64_C(1) << index % GROUP_TICKETS);
+}
+
 /* Calls FUNCTION for the tickets that wait and are in no chain, in turn from s->next_ticket, which
  * becomes the one that it stops at; forgets those that do not wait. */
 static void each_waiting(struct store *s, ticket_fn *function, void *context)
@@ -479,7 +488,7 @@ static void each_waiting(struct store *s, ticket_fn *function, void *context)
             struct ticket *k = &s->table->shm.tickets[index];
             uint64_t word = load_acquire(&k->word);
             if (TICKET_STATE(word) != TICKET_WAITING) {
-                s->waiting[i] &= ~(bits & -bits);
+                forget_ticket(s, index, TICKET_STATE(word));
             } else if (!function(s, index, k, word, context)) {
                 s->next_ticket = nth * 64 + bit;
                 return;

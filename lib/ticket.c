@@ -259,7 +259,8 @@ static bool take_answer(sesstab *t, unsigned index, sesstab_answer *answer)
 static bool take_in(sesstab *t, unsigned g, sesstab_answer *answer)
 {
     atomic_u64 *answered = &t->shm.answered[g];
-    for (uint64_t bits; (bits = load_acquire(answered)) && holds(t->tickets, g);) {
+    /* Each once: one that is_ours() puts back is not looked at again and again. */
+    for (uint64_t bits = load_acquire(answered); bits && holds(t->tickets, g); bits &= bits - 1) {
         uint64_t bit = bits & -bits;
         if ((atomic_fetch_and(answered, ~bit) & bit) &&
             take_answer(t, (unsigned)GROUP_TICKET(g, (unsigned)__builtin_ctzll(bit)), answer))
@@ -284,13 +285,41 @@ static bool take_any(sesstab *t, sesstab_answer *answer)
     return take_between(t, from, GROUPS, answer) || take_between(t, 0, from, answer);
 }
 
+/* Is there an answer now of the ticket INDEX, if it is ours and in use? */
+static bool give_up(sesstab *t, unsigned index)
+{
+    struct ticket *k = &t->shm.tickets[index];
+    uint64_t word = load_acquire(&k->word);
+    if (TICKET_STATE(word) == TICKET_IDLE ||
+        load_relaxed(&k->owner) != load_relaxed(&t->tickets->worker))
+        return false;
+    if (TICKET_STATE(word) == TICKET_WAITING)
+        cas_exact(&k->word, word, TICKET_WORD(TICKET_SEQ(word), TICKET_UNKNOWN)); /* COMMIT: said */
+    atomic_fetch_or(&t->shm.answered[group_of(index)], bit_of(index));
+    return true;
+}
+
+/* In mode MEMORY there need be no persister that answers.  True: there are answers. */
+static bool give_up_in_memory(sesstab *t)
+{
+    struct tickets *p = t->tickets;
+    bool answers = false;
+    if (shm_mode(&t->shm) != MODE_MEMORY)
+        return false;
+    for (unsigned g = next_held(p, 0); g < GROUPS; g = next_held(p, g + 1))
+        for (uint64_t used = ~load_acquire(&p->free[g]); used; used &= used - 1)
+            answers |= give_up(t, (unsigned)GROUP_TICKET(g, (unsigned)__builtin_ctzll(used)));
+    return answers;
+}
+
 int sesstab_next_answer(sesstab *t, sesstab_answer *answer)
 {
     eventfd_t count;
     if (take_any(t, answer))
         return SESSTAB_OK;
     int descriptor = load_acquire(&t->tickets->descriptor) - 1;
-    if (descriptor < 0 || eventfd_read(descriptor, &count) || !take_any(t, answer))
+    bool more = give_up_in_memory(t) || (descriptor >= 0 && !eventfd_read(descriptor, &count));
+    if (!more || !take_any(t, answer))
         return SESSTAB_NOTFOUND;
     signal_answer(t->tickets); /* there may be more */
     return SESSTAB_OK;
@@ -330,8 +359,11 @@ static void *watch_answers(void *context)
     sesstab *t = context;
     struct tickets *p = t->tickets;
     atomic_u32 *answers = futex_of(t);
-    while (!atomic_load(&p->closing)) {
-        uint32_t seen = load_acquire(answers); /* before the look: B */
+    uint32_t seen;
+    pthread_mutex_lock(&p->lock); /* until who started us has made the descriptor known */
+    pthread_mutex_unlock(&p->lock);
+    while (seen = load_acquire(answers), !atomic_load(&p->closing)) { /* before the looks: B */
+        give_up_in_memory(t);
         if (any_answer(t))
             signal_answer(p);
         futex_wait(answers, seen, LOOK_MS);
@@ -346,15 +378,15 @@ static int start_watching(sesstab *t)
     if (descriptor < 0)
         return errno == EMFILE || errno == ENFILE ? SESSTAB_LIMIT : SESSTAB_SYSTEM;
     sigset_t all, old;
-    store_release(&p->descriptor, descriptor + 1);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int error = pthread_create(&p->thread, NULL, watch_answers, t);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (!error)
+    if (!error) {
+        store_release(&p->descriptor, descriptor + 1);
         return SESSTAB_OK;
-    store_release(&p->descriptor, 0);
-    close(descriptor);
+    }
+    close(descriptor); /* which nobody has seen */
     return SESSTAB_LIMIT;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "tests/harness.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -592,6 +593,35 @@ static void who_has_started_a_binding_is_told_so_too(void **state)
     check(redis_field_is(world->redis, KEY(1), "PlayerRef", "#2"));
 }
 
+static bool readable(int descriptor)
+{
+    struct pollfd p = { .fd = descriptor, .events = POLLIN };
+    return poll(&p, 1, WAIT_LIMIT) == 1;
+}
+
+static void without_a_persister_too_who_has_started_a_binding_is_told_unknown(void **state)
+{
+    const char *name;
+    sesstab *table = selective_table(&name);
+    sesstab_answer answer;
+    int descriptor;
+    (void)state;
+    for (uint64_t handle = 1; handle <= 100; handle++) {
+        insert_plain(table, handle);
+        check_ok(sesstab_start_bind(table, handle, "#1", NULL, NULL));
+    }
+    check_result(sesstab_next_answer(table, &answer), SESSTAB_NOTFOUND);
+    check_ok(sesstab_descriptor(table, &descriptor));
+    check_ok(sesstab_set_mode(table, SESSTAB_MEMORY));
+    for (uint64_t count = 0; count < 100; count++) {
+        while (sesstab_next_answer(table, &answer) != SESSTAB_OK)
+            check(readable(descriptor));
+        check_result(answer.result, SESSTAB_UNKNOWN);
+    }
+    check_result(sesstab_next_answer(table, &answer), SESSTAB_NOTFOUND);
+    check_table(name);
+}
+
 static void insert_and_die(void *context)
 {
     struct world *world = context;
@@ -892,6 +922,7 @@ int main(void)
         TEST(in_mode_memory_neither_redis_nor_persister_is_needed),
         TEST(who_waits_when_the_mode_becomes_memory_is_told_unknown),
         TEST(who_has_started_a_binding_is_told_so_too),
+        TEST(without_a_persister_too_who_has_started_a_binding_is_told_unknown),
         TEST(in_mode_memory_the_persister_leaves_redis_and_mends_what_the_dead_leave),
         TEST(what_changed_in_memory_while_the_persister_was_stopped_is_found),
         TEST(a_stopped_persister_leaves_in_mode_memory_without_redis),

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 
 #include "lib/store.h"
-#include "lib/table.h"
+#include "lib/ticket.h"
 
 #define KEY(handle) TEST_PREFIX ":conn:" #handle
 
@@ -710,6 +710,62 @@ static void a_ticket_that_is_used_again_while_it_is_in_hands_is_not_lost(void **
     check_table(lead.name);
 }
 
+/* A late leader may do that when its successor has looked already, and die: no other lead begins. */
+static void a_leader_finds_answers_of_which_nobody_was_told(void **state)
+{
+    struct lead lead = new_lead();
+    struct store_image images[2];
+    (void)state;
+    insert_many(lead.table, 1);
+    int descriptor = descriptor_of(lead.table);
+    uint64_t ticket = start_bind(lead.table, 1, "#1");
+    check_equal(take_read(&lead, images, 2), 1);
+    atomic_u64 *word = &lead.table->shm.tickets[(uint32_t)ticket].word;
+    store_relaxed(word, TICKET_WORD(TICKET_SEQ(*word), TICKET_DURABLE));
+    store_let_go(lead.store, &images[0]);
+    expect_no_answer(lead.table);
+    wait_until(store_take(lead.store, images, 2, true) == 0 && readable(descriptor, 0));
+    expect_answer(lead.table, ticket, 1, SESSTAB_OK);
+    store_close(lead.store);
+    check_table(lead.name);
+}
+
+/*
+ * Its worker was stopped between publishing and posting; meanwhile the next binding was refused, and
+ * one more is durable.  Whether its own ever was can't be told.
+ */
+static void a_ticket_that_is_posted_too_late_to_tell_is_answered_unknown(void **state)
+{
+    struct lead lead = new_lead();
+    struct store_image image;
+    int result = SESSTAB_OK;
+    unsigned late;
+    (void)state;
+    insert_many(lead.table, 1);
+    check_result(sesstab_bind(lead.table, 1, "#1", 0), SESSTAB_UNKNOWN);
+    struct wanted w = { .handle = 1, .generation = look(lead.table, 1).generation,
+                        .version = look(lead.table, 1).version, .kind = TICKET_BINDING };
+    uint64_t refused = start_bind(lead.table, 1, "#2");
+    check_equal(take_read(&lead, &image, 1), 1);
+    check(store_refuse(lead.store, &image));
+    store_wake(lead.store);
+    expect_answer(lead.table, refused, 1, SESSTAB_REFUSED);
+    uint64_t durable = start_bind(lead.table, 1, "#3");
+    check_equal(take_read(&lead, &image, 1), 1);
+    store_ack(lead.store, &image);
+    store_wake(lead.store);
+    expect_answer(lead.table, durable, 1, SESSTAB_OK);
+
+    struct context *c = context_for(lead.table, &result);
+    check_ok(ticket_claim(lead.table, c, 1, (void *)1, &late));
+    w.slot = image.slot;
+    uint64_t waiting = ticket_post(c, late, &w);
+    check_equal(store_take(lead.store, &image, 1, true), 0);
+    expect_answer(lead.table, ticket_number(late, waiting), 1, SESSTAB_UNKNOWN);
+    store_close(lead.store);
+    check_table(lead.name);
+}
+
 static void a_leader_that_follows_another_comes_to_rest(void **state)
 {
     struct lead lead = new_lead();
@@ -726,6 +782,27 @@ static void a_leader_that_follows_another_comes_to_rest(void **state)
     expect_answer(lead.table, ticket, 1, SESSTAB_OK);
     wait_until(store_take(lead.store, &image, 1, false) == 0 && !store_busy(lead.store));
     check(!store_sleep(lead.store, false, 10));
+    store_close(lead.store);
+    check_table(lead.name);
+}
+
+/* Somebody has written over the word that says whose it is. */
+static void a_damaged_ticket_keeps_nobody_who_asks_for_answers(void **state)
+{
+    struct lead lead = new_lead();
+    struct store_image images[2];
+    (void)state;
+    insert_many(lead.table, 2);
+    uint64_t damaged = start_bind(lead.table, 1, "#1"), sound = start_bind(lead.table, 2, "#2");
+    check_equal(take_read(&lead, images, 2), 2);
+    store_ack(lead.store, &images[0]);
+    store_ack(lead.store, &images[1]);
+    struct ticket *ticket = &lead.table->shm.tickets[(uint32_t)damaged];
+    uint32_t owner = atomic_exchange(&ticket->owner, 12345);
+    expect_answer(lead.table, sound, 2, SESSTAB_OK);
+    expect_no_answer(lead.table);
+    ticket->owner = owner;
+    expect_answer(lead.table, damaged, 1, SESSTAB_OK);
     store_close(lead.store);
     check_table(lead.name);
 }
@@ -788,6 +865,53 @@ static void a_flush_that_redis_does_not_answer_says_unknown(void **state)
     check_world(world);
 }
 
+static struct slot *slot_of(sesstab *table, uint64_t handle)
+{
+    int result = SESSTAB_OK;
+    check_ok(sesstab_read_begin(table));
+    struct slot *slot = index_lookup(context_for(table, &result), handle);
+    sesstab_read_end(table);
+    return slot;
+}
+
+static void *flush_at_length(void *context)
+{
+    struct world *world = context;
+    check_ok(sesstab_flush(world->table, WAIT_LIMIT));
+    return NULL;
+}
+
+/* A worker that was stopped within a touch puts its older time back when it goes on. */
+static void a_flush_does_not_wait_for_a_time_that_was_taken_back(void **state)
+{
+    const char *name;
+    struct world world = { .table = selective_table(&name) };
+    struct store *store = store_open(world.table);
+    struct store_image image;
+    sesstab_view view;
+    pthread_t thread;
+    (void)state;
+    check(store && store_lead(store));
+    store_set_ready(store, 0, 0);
+    insert_many(world.table, 1);
+    wait_until(store_take(store, &image, 1, false));
+    check_ok(sesstab_read_begin(world.table));
+    store_read(store, &image, &view);
+    sesstab_read_end(world.table);
+    store_ack(store, &image);
+    check_ok(sesstab_flush(world.table, 0));
+
+    struct slot *slot = slot_of(world.table, 1);
+    uint64_t before = slot->last_seen;
+    check_ok(sesstab_touch(world.table, 1, before + 5000));
+    check(pthread_create(&thread, NULL, flush_at_length, &world) == 0);
+    pause_ms(100); /* so that it has seen the touch; else there is nothing to wait for */
+    store_relaxed(&slot->last_seen, before);
+    pthread_join(thread, NULL);
+    store_close(store);
+    check_table(name);
+}
+
 static void a_flush_after_redis_lost_everything_waits_until_it_is_there_again(void **state)
 {
     struct world *world = start_world();
@@ -845,9 +969,13 @@ int main(void)
         TEST(a_new_leader_tells_of_answers_that_the_former_one_gave_silently),
         TEST(a_ticket_is_in_one_image_s_hands),
         TEST(a_ticket_that_is_used_again_while_it_is_in_hands_is_not_lost),
+        TEST(a_leader_finds_answers_of_which_nobody_was_told),
+        TEST(a_ticket_that_is_posted_too_late_to_tell_is_answered_unknown),
         TEST(a_leader_that_follows_another_comes_to_rest),
+        TEST(a_damaged_ticket_keeps_nobody_who_asks_for_answers),
         TEST(a_flush_ends_when_redis_has_what_was_changed_before),
         TEST(a_flush_that_redis_does_not_answer_says_unknown),
+        TEST(a_flush_does_not_wait_for_a_time_that_was_taken_back),
         TEST(a_flush_after_redis_lost_everything_waits_until_it_is_there_again),
         TEST(a_flush_of_what_came_and_went_does_not_wait),
     };
