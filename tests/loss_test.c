@@ -129,6 +129,41 @@ static void a_redis_that_reads_an_older_file_is_brought_up_to_date(void **state)
     check_restored(&w, lost_at, "new player");
 }
 
+/* ---------------------------------------------------------------- progress --------------- */
+
+/* How many lines say that everything is being written again, and that no more is than in the line of
+ * that kind before. */
+static unsigned lines_without_progress(void)
+{
+    char line[1024], last[1024] = "";
+    unsigned count = 0;
+    FILE *f = fopen(persister_log(), "r");
+    check(f != NULL);
+    while (fgets(line, sizeof line, f)) {
+        char *progress = strstr(line, "event=resyncing");
+        if (!progress)
+            continue;
+        count += strcmp(progress, last) == 0;
+        snprintf(last, sizeof last, "%s", progress);
+    }
+    fclose(f);
+    return count;
+}
+
+static void progress_is_told_only_while_there_is_some(void **state)
+{
+    struct world w = start_world(NULL);
+    (void)state;
+    freeReplyObject(redis_query(w.redis, "CONFIG SET maxmemory 1"));
+    freeReplyObject(redis_query(w.redis, "FLUSHALL"));
+    wait_until(file_says(persister_log(), "event=redis-refuses"));
+    pause_ms(4000); /* in which nothing is written */
+    check_equal(lines_without_progress(), 0);
+    freeReplyObject(redis_query(w.redis, "CONFIG SET maxmemory 0"));
+    check_restored(&w, milliseconds(), "old player");
+    wait_until(file_says(persister_log(), "event=resynced"));
+}
+
 /* ---------------------------------------------------------------- replication ------------ */
 
 static void free_port(char port[8])
@@ -195,6 +230,7 @@ int main(void)
         TEST(everything_is_written_again_after_the_databases_were_swapped_and_swapped_back),
         TEST(a_restarted_redis_that_is_empty_is_filled),
         TEST(a_restarted_redis_with_an_older_file_is_brought_up_to_date),
+        TEST(progress_is_told_only_while_there_is_some),
         TEST(a_redis_that_reads_an_older_file_is_brought_up_to_date),
         TEST(a_master_that_became_a_copy_of_an_older_one_is_brought_up_to_date),
         TEST(another_replication_id_alone_makes_the_persister_compare),

@@ -170,6 +170,21 @@ static void shmdump_finds_each_difference_and_no_other(void **state)
     wait_until_redis_equals(world->table, world->redis);
 }
 
+/* More often than a comparison takes. */
+static void what_is_asked_for_again_and_again_comes_to_its_end(void **state)
+{
+    static char output[OUTPUT];
+    struct world *world = filled_world();
+    (void)state;
+    for (uint64_t handle = SESSIONS + 1; handle <= SESSIONS + rounds(20000); handle++)
+        insert_plain(world->table, handle);
+    wait_until_redis_equals(world->table, world->redis);
+    wait_until((kill(world->persister, SIGUSR1), file_says(persister_log(), "thorough=yes")));
+    do_damage(world, &damages[0]);
+    kill(world->persister, SIGUSR1); /* while one runs, perhaps past it */
+    wait_until(diff(world, false, output) == 0);
+}
+
 static void a_difference_is_json_if_that_is_asked_for(void **state)
 {
     static char output[OUTPUT];
@@ -507,6 +522,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(shmdump_finds_each_difference_and_no_other),
+        TEST(what_is_asked_for_again_and_again_comes_to_its_end),
         TEST(a_difference_is_json_if_that_is_asked_for),
         TEST(what_is_no_session_is_counted_as_strange),
         TEST(what_redis_was_not_told_yet_is_in_flight),

@@ -494,6 +494,7 @@ static enum verdict redis_slice(struct compare *c)
     uint64_t unknown[SCAN_PAGE];
     if (!scan_next(&c->scan))
         return BROKEN;
+    c->scanned += c->scan.count;
     size_t n = unknown_of(c, unknown);
     enum verdict verdict = COMMITTED;
     if (c->phase == COMPARE_RESERVE)

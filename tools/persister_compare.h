@@ -55,6 +55,7 @@ struct compare {
     uint64_t started_at, compared, repaired, only_table, in_flight, owner_gone;
     uint64_t only_redis, removed, adopted, left, strange; /* what only Redis has, and its fate */
     uint64_t untold;              /* that Redis did not let us read                            */
+    uint64_t scanned;             /* handles that Redis has named, for progress                */
     char denied[200];        /* by what permission Redis could not be asked; "" it could */
 };
 

@@ -56,8 +56,10 @@ struct leader {
     struct compare compare;
     struct resync resync;
     uint64_t progress_at;        /* the next line about how far compare and resync are   */
+    uint64_t progress_said;      /* how far they were then                               */
     struct renew renew;
     bool reconciling;            /* a thorough comparison is to come to its end          */
+    bool once_more;              /* and then another: it was asked for after that began  */
     bool over;
     enum ending ending;          /* once over                                            */
     bool up;                     /* connected and filled                                 */
@@ -603,15 +605,21 @@ static enum verdict write_gathered(struct leader *l)
     return verdict;
 }
 
-/* What was asked for begins at once, and anew after a disconnect. */
+/*
+ * What was asked for begins at once, and anew after a disconnect.  One that runs comes to its end, or
+ * who asks more often than it takes would never see one; what it has gone past is for the next.
+ */
 static void reconcile(struct leader *l)
 {
     struct compare *c = &l->compare;
-    bool requested = reconcile_requested();
-    l->reconciling |= requested;
+    if (reconcile_requested()) {
+        l->once_more = l->reconciling && c->thorough && compare_running(c);
+        l->reconciling = true;
+    }
     if (!l->reconciling)
         return;
-    if (requested || !c->thorough || (!c->complete && !compare_running(c))) {
+    if (!c->thorough || (!c->complete && !compare_running(c)) || (c->complete && l->once_more)) {
+        l->once_more = false;
         compare_thoroughly(c, &l->batch);
     } else if (c->complete) {
         l->reconciling = false;
@@ -678,14 +686,22 @@ static void look_at_name(struct leader *l)
     }
 }
 
+/* Only if there was some: while Redis is away, or full, or lacks replicas, there is none for hours. */
 static void say_progress(struct leader *l, uint64_t now)
 {
+    const struct compare *c = &l->compare;
+    uint64_t written = l->batch.written - l->resync.written;
+    uint64_t progress = l->resync.running ? written + l->resync.percent : c->compared + c->scanned;
     l->progress_at = now + PROGRESS_MS;
+    if (progress == l->progress_said)
+        return;
+    l->progress_said = progress;
     if (l->resync.running)
-        log_event(LEVEL_INFO, "resyncing", NUMBER("written", l->batch.written - l->resync.written),
+        log_event(LEVEL_INFO, "resyncing", NUMBER("written", written),
                   NUMBER("percent", l->resync.percent));
-    else if (compare_running(&l->compare))
-        log_event(LEVEL_INFO, "comparing", NUMBER("sessions", l->compare.compared));
+    else if (compare_running(c))
+        log_event(LEVEL_INFO, "comparing", NUMBER("sessions", c->compared),
+                  NUMBER("members", c->scanned));
 }
 
 /* What is parked, because Redis is full, is not written again yet. */
