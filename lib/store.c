@@ -16,7 +16,8 @@ enum { TICKETS_PERIOD_MS = 1000, LOOK_COUNTS_MS = 200 };
 /* The background sweep: a whole round starts this often, and no more chunks are looked at per
  * second, so that a large idle table costs next to nothing. */
 enum { SWEEP_PERIOD_MS = 10000, SWEEP_RETRY_MS = 1000,
-       SWEEP_CHUNKS_PER_S = (50 << 20) / CHUNK_BYTES, SWEEP_CHUNKS_PER_TAKE = (8 << 20) / CHUNK_BYTES };
+       SWEEP_CHUNKS_PER_S = (50 << 20) / CHUNK_BYTES, SWEEP_CHUNKS_PER_TAKE = (8 << 20) / CHUNK_BYTES,
+       SWEEP_CHUNKS_IN_HASTE = 8 }; /* while somebody waits */
 
 struct sweep {
     bool running, thorough;  /* thorough: somebody died; as fast as it goes, and hints are set anew */
@@ -728,7 +729,7 @@ static void take_changes(struct store *s, struct taking *k)
         take_rings(s, k);
 }
 
-static void sweep_some(struct store *s);
+static void sweep_some(struct store *s, const struct taking *k);
 
 size_t store_take(struct store *s, struct store_image *images, size_t max, bool urgent_only)
 {
@@ -748,7 +749,7 @@ size_t store_take(struct store *s, struct store_image *images, size_t max, bool 
         store_wake(s);
     }
     if (!urgent_only) {
-        sweep_some(s);
+        sweep_some(s, max ? &k : NULL);
         take_changes(s, &k);
     }
     if (k.count && !rcu_heavy_fence(&s->table->shm)) /* store_take:B */
@@ -1345,7 +1346,14 @@ static void sweep_chunk(struct store *s, struct context *c, uint64_t chunk)
     add_relaxed(&shm->header->swept, 1);
 }
 
-static void sweep_some(struct store *s)
+/* Pages that this process has never touched take long: who waits and can be served does not wait for
+ * many of them.  K: what is being taken; NULL: nobody can be served. */
+static uint64_t sweep_most(const struct store *s, const struct taking *k)
+{
+    return k && (k->count || urgent_work(s)) ? SWEEP_CHUNKS_IN_HASTE : SWEEP_CHUNKS_PER_TAKE;
+}
+
+static void sweep_some(struct store *s, const struct taking *k)
 {
     struct context *c = context_in(s);
     uint64_t chunks = heap_chunks(&s->table->shm);
@@ -1358,7 +1366,7 @@ static void sweep_some(struct store *s)
     uint64_t allowed = sweep_allowed(s);
     if (!s->sweep.running && allowed)
         s->sweep = (struct sweep){ .running = true, .started = monotonic_ms() };
-    for (int i = 0; i < SWEEP_CHUNKS_PER_TAKE && s->sweep.chunk < chunks && s->sweep.chunk < allowed; i++)
+    for (uint64_t i = 0; s->sweep.chunk < chunks && s->sweep.chunk < allowed && i < sweep_most(s, k); i++)
         sweep_chunk(s, c, s->sweep.chunk++);
     if (!s->sweep.running || s->sweep.chunk < chunks)
         return;

@@ -385,6 +385,31 @@ static void who_waits_is_told_that_the_store_has_it(void **state)
     end_lead(&lead);
 }
 
+/* What a new leader does first, of a table larger than it can look through meanwhile. */
+static void who_waits_does_not_wait_for_a_sweep_of_the_whole_table(void **state)
+{
+    enum { SESSIONS = 5000 };
+    struct lead lead = new_lead();
+    struct waiter waiter = { lead.table, "#1", SESSTAB_OK };
+    struct store_image images[4];
+    (void)state;
+    for (uint64_t handle = 1; handle <= SESSIONS; handle++)
+        insert_plain(lead.table, handle);
+    acknowledge_all(&lead);
+    pid_t child = start_child(bind_and_wait, &waiter);
+    wait_until(store_take(lead.store, images, 1, true) == 1);
+    store_let_go(lead.store, images);
+    check(store_lead(lead.store));
+    check_equal(store_take(lead.store, images, 4, false), 1);
+    check(images->urgent && store_progress(lead.store) < 100);
+    read_image(&lead, images);
+    store_ack(lead.store, images);
+    while (!ended(child))
+        acknowledge_all(&lead);
+    join_child(child);
+    end_lead(&lead);
+}
+
 static void a_refused_binding_is_rolled_back_before_it_is_said(void **state)
 {
     struct lead lead = new_lead();
@@ -767,6 +792,7 @@ int main(void)
         TEST(a_session_in_hands_leaves_a_tombstone),
         TEST(a_late_deletion_leaves_the_new_session_alone),
         TEST(who_waits_is_told_that_the_store_has_it),
+        TEST(who_waits_does_not_wait_for_a_sweep_of_the_whole_table),
         TEST(a_refused_binding_is_rolled_back_before_it_is_said),
         TEST(a_refusal_goes_back_to_the_last_acknowledged_binding),
         TEST(a_refusal_does_not_judge_a_later_binding),

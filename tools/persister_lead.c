@@ -421,14 +421,14 @@ static bool may_connect(const struct leader *l)
 static void connect_in_time(struct leader *l)
 {
     uint64_t now = monotonic_ms();
+    if (may_connect(l) && now >= l->retry_at) {
+        try_to_connect(l);
+        return;
+    }
     /* Taking none, for the sweep's sake: a dead worker's sessions become detached all the same. */
     store_take(l->store, NULL, 0, false);
-    if (!may_connect(l))
-        pause_ms(BACKOFF_MIN_MS);
-    else if (now < l->retry_at)
-        pause_ms((unsigned)(l->retry_at - now < TICK_MS ? l->retry_at - now : TICK_MS));
-    else
-        try_to_connect(l);
+    pause_ms(!may_connect(l) ? BACKOFF_MIN_MS
+             : l->retry_at - now < TICK_MS ? (unsigned)(l->retry_at - now) : TICK_MS);
 }
 
 static void compare_again(struct leader *l, const char *reason)
