@@ -114,10 +114,12 @@ void ack_look(struct ack *ack)
     char before[16];
     snprintf(before, sizeof before, "%s", server_worth(ack->server));
     server_look(ack->fence->redis, ack->server);
-    if (strcmp(before, server_worth(ack->server)) != 0)
+    if (strcmp(before, server_worth(ack->server)) != 0) {
+        metric_add(METRIC_RECONFIGURED, 1);
         log_event(LEVEL_WARN, "redis-reconfigured", TEXT("acknowledged_in",
                                                          server_worth(ack->server)),
                   TEXT("before", before));
+    }
     if (!ack->fence->confirmed)
         fence_confirm(ack->fence);
 }

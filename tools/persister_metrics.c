@@ -54,6 +54,8 @@ static bool begins_with_code(const char *text, const char *kind)
 enum metric metric_of_reply(const char *error)
 {
     enum metric m = METRIC_ERROR_UNUSABLE + 1;
+    if (strstr(error, "max number of clients")) /* whose code is ERR */
+        return METRIC_ERROR_MAXCLIENTS;
     while (m < METRIC_ERROR_OTHER_REPLY && !begins_with_code(error, metric_error_kind(m)))
         m++;
     return m;

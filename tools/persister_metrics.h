@@ -23,6 +23,7 @@
     X(metric, GARBAGE, "garbage")                                                                  \
     X(metric, TOO_LARGE, "too-large")                                                              \
     X(metric, UNUSABLE, "unusable")                                                                \
+    X(metric, MAXCLIENTS, "maxclients")                                                            \
     X(metric, LOADING, "loading")                                                                  \
     X(metric, READONLY, "readonly")                                                                \
     X(metric, BUSY, "busy")                                                                        \
@@ -81,6 +82,8 @@
       "1 for where what Redis acknowledges is")                                                    \
     X(IN_REPLICAS, gauge, "sesstab_redis_acknowledged_in", "where=\"replicas\"",                   \
       "1 for where what Redis acknowledges is")                                                    \
+    X(RECONFIGURED, counter, "sesstab_redis_reconfigurations_total", "",                           \
+      "Times that another configuration of Redis changed where what it acknowledges is")           \
     X(MASTER_CHANGES, counter, "sesstab_sentinel_master_changes_total", "",                        \
       "Masters that the sentinels named after the first")                                          \
     X(SENTINEL_ERRORS, counter, "sesstab_sentinel_errors_total", "",                               \

@@ -346,6 +346,8 @@ static void drop_for_send_error(struct redis *redis, const char *why)
     bool said = redisBufferRead(redis->context) == REDIS_OK &&
                 redisGetReplyFromReader(redis->context, &reply) == REDIS_OK && reply &&
                 ((redisReply *)reply)->type == REDIS_REPLY_ERROR;
+    if (said && health_is_watched()) /* nobody received it */
+        metric_add(metric_of_reply(((redisReply *)reply)->str), 1);
     redis_drop(redis, said ? ((redisReply *)reply)->str : why);
     freeReplyObject(reply);
 }
