@@ -90,7 +90,8 @@ bool cuts_run(unsigned stride)
     cut_everywhere(&c, false, stride);
     cut_everywhere(&c, true, stride);
     proxy_order(&scene.stage->proxy, (struct proxy_wish){ .mode = PASS });
-    bool equal = judge_wait_equal(scene.stage, WAIT_LIMIT);
+    bool equal = judge_wait_equal(scene.stage, WAIT_LIMIT) &&
+                 judge_asks_shmdump(scene.stage, scene.name);
     printf("\nevery byte: %lu cuts, %lu bindings lost, changes lost: %s; %lu times the exchange was "
            "over before the byte came.\n", c.done, c.lost, equal ? "0" : "some", c.never);
     return test_end(NULL) == 0 && equal && !c.lost && c.done > c.never;

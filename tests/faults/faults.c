@@ -72,9 +72,10 @@ static error_t parse(int key, char *text, struct argp_state *state)
 struct result {
     const struct fault *fault;
     uint64_t injected, told[TOLDS], checked, lost, changes, wrong, hung, well_ms, memory_mib;
-    struct spread p99[PHASES + 1][PROBED]; /* [PHASES]: of both calms together                  */
-    char events[160];
-    bool silent, untrue;
+    double ns[PHASES][PROBED];              /* p99                                               */
+    struct spread ratio[PHASES + 1][PROBED]; /* [PHASES]: of both calms together                 */
+    char events[160], counted[192];
+    bool silent, untrue, uncounted;
 };
 
 static void hold(struct scene *s, const struct fault *f, uint64_t ms)
@@ -94,6 +95,7 @@ void scene_set_up(struct scene *s)
     stage->redis = s->redis = start_redis(fault_redis_options);
     snprintf(stage->proxy.listen_on, sizeof stage->proxy.listen_on, "%s/proxy-%s",
              scratch_directory(), strrchr(s->redis->directory, '-') + 1);
+    snprintf(stage->metrics, sizeof stage->metrics, "unix:%s/metrics", s->redis->directory);
     snprintf(stage->proxy.connect_to, sizeof stage->proxy.connect_to, "%s", s->redis->socket);
     start_child(proxy_serve, &stage->proxy);
     wait_until(access(stage->proxy.listen_on, F_OK) == 0);
@@ -175,6 +177,24 @@ static bool is_as_documented(const struct scene *s, const struct fault *f)
            (f->flags & MAY_REFUSE || !told[TOLD_REFUSED]);
 }
 
+/* L6 */
+static bool is_counted(const struct scene *s, const struct fault *f, char *text, size_t size)
+{
+    static char now[PAGE_BYTES];
+    snprintf(text, size, "none");
+    if (!*f->counter)
+        return true;
+    counters_read(s, now);
+    return counters_rose(f->counter, s->before, now, text, size);
+}
+
+static bool has_happened(const struct scene *s, const struct fault *f)
+{
+    char text[192];
+    return is_as_documented(s, f) &&
+           (!(f->flags & BY_CHANCE) || is_counted(s, f, text, sizeof text));
+}
+
 /* The fault, until Redis is well again. */
 static void suffer(struct scene *s, const struct fault *f)
 {
@@ -185,7 +205,7 @@ static void suffer(struct scene *s, const struct fault *f)
     f->begin(s);
     uint64_t begun = milliseconds() - begin;
     hold(s, f, begun < settings.ms ? settings.ms - begun : 1);
-    while (!is_as_documented(s, f) && milliseconds() < begin + PATIENCE_MS)
+    while (!has_happened(s, f) && milliseconds() < begin + PATIENCE_MS)
         hold(s, f, STEP_MS);
     f->end(s);
     workload_go(stage, RECOVERY);
@@ -199,7 +219,9 @@ static uint64_t recover(struct scene *s, bool *equal)
     workload_rest(s->stage);
     workload_watch(s->stage);
     *equal = judge_wait_equal(s->stage, WELL_MS);
-    return milliseconds() - start;
+    uint64_t ms = milliseconds() - start;
+    *equal = *equal && judge_asks_shmdump(s->stage, s->name);
+    return ms;
 }
 
 static void sum_up(struct scene *s, const struct fault *f, struct result *r)
@@ -209,8 +231,10 @@ static void sum_up(struct scene *s, const struct fault *f, struct result *r)
         r->told[t] = stage->told[DURING][t];
     for (unsigned what = 0; what < PROBED; what++) {
         for (unsigned phase = 0; phase < PHASES; phase++)
-            r->p99[phase][what] = probe_spread(stage, 1u << phase, what);
-        r->p99[PHASES][what] = probe_spread(stage, 1u << CALM_BEFORE | 1u << CALM_AFTER, what);
+            r->ratio[phase][what] = probe_ratio(stage, 1u << phase, what);
+        for (unsigned phase = 0; phase < PHASES; phase++)
+            r->ns[phase][what] = probe_ns(stage, 1u << phase, what).median;
+        r->ratio[PHASES][what] = probe_ratio(stage, 1u << CALM_BEFORE | 1u << CALM_AFTER, what);
     }
     r->injected = s->injected;
     r->checked = stage->checked;
@@ -231,13 +255,17 @@ static void run_one(const struct fault *f, struct result *r)
     long offset = length_of(s.log);
     char log[96];
     memcpy(log, s.log, sizeof log);
+    counters_read(&s, s.before);
     suffer(&s, f);
     r->fault = f;
     r->well_ms = recover(&s, &equal);
     judge_histories(s.stage);
     r->memory_mib = memory_mib(s.persister);
-    r->silent = !read_events(s.log, strcmp(log, s.log) == 0 ? offset : 0, f->says, r->events,
-                             sizeof r->events);
+    bool anew = strcmp(log, s.log) != 0; /* the fault needed a persister of another kind */
+    r->silent = !read_events(s.log, anew ? 0 : offset, f->says, r->events, sizeof r->events);
+    r->uncounted = !is_counted(&s, f, r->counted, sizeof r->counted);
+    if (r->uncounted)
+        counters_say(&s);
     s.stage->strict = equal;
     calm(&s, CALM_AFTER, settings.calm_ms);
     for (uint64_t end = milliseconds() + WELL_MS;
@@ -256,7 +284,8 @@ static void run_one(const struct fault *f, struct result *r)
 static bool is_fine(const struct result *r)
 {
     bool small = SANITIZED || r->memory_mib < MEMORY_MIB;
-    return !r->lost && !r->changes && !r->wrong && !r->hung && !r->silent && !r->untrue && small;
+    return !r->lost && !r->changes && !r->wrong && !r->hung && !r->silent && !r->untrue &&
+           !r->uncounted && small;
 }
 
 /* ---------------------------------------------------------------- results ---------------- */
@@ -265,7 +294,7 @@ static void print_header(void)
 {
     printf("\n%-19s %8s %7s %7s %7s %7s %5s %7s %5s %8s %8s %8s %6s  %s\n", "fault", "injected",
            "durable", "refused", "unknown", "checked", "lost", "changes", "hung", "ms-well",
-           "p99-get", "p99-touch", "MiB", "the log says");
+           "p99-get", "p99-touch", "MiB", "counter; the log says");
 }
 
 static double percent(double part, double of)
@@ -276,15 +305,15 @@ static double percent(double part, double of)
 /* By how much the p99 rose during the fault; 0 where a busy machine left no time to measure. */
 static double rise(const struct result *r, enum probed what)
 {
-    double before = r->p99[PHASES][what].median, during = r->p99[DURING][what].median;
+    double before = r->ratio[PHASES][what].median, during = r->ratio[DURING][what].median;
     return during > 0 ? percent(during - before, before) : 0;
 }
 
 /* By how much it differs without any: between the calms, and between the windows of both. */
 static double noise(const struct result *r, enum probed what)
 {
-    double a = r->p99[CALM_BEFORE][what].median, b = r->p99[CALM_AFTER][what].median;
-    const struct spread *both = &r->p99[PHASES][what];
+    double a = r->ratio[CALM_BEFORE][what].median, b = r->ratio[CALM_AFTER][what].median;
+    const struct spread *both = &r->ratio[PHASES][what];
     double calms = percent(a > b ? a - b : b - a, a < b ? a : b);
     double windows = percent(both->high - both->low, both->median) / 2;
     return calms > windows ? calms : windows;
@@ -294,11 +323,12 @@ static void print_row(const struct result *r)
 {
 #define N(n) (unsigned long long)(n)
     printf("%-19s %8llu %7llu %7llu %7llu %7llu %5llu %7llu %5llu %8llu %+7.1f%% %+8.1f%% %6llu  "
-           "%s%s%s%s\n",
+           "%s; %s%s%s%s%s\n",
            r->fault->name, N(r->injected), N(r->told[TOLD_OK]), N(r->told[TOLD_REFUSED]),
            N(r->told[TOLD_UNKNOWN]), N(r->checked), N(r->lost), N(r->changes), N(r->hung),
            N(r->well_ms), rise(r, GET), rise(r, TOUCH), N(r->memory_mib),
-           r->events[0] ? r->events : "nothing", r->silent ? "  SILENT" : "",
+           r->counted, r->events[0] ? r->events : "nothing", r->silent ? "  SILENT" : "",
+           r->uncounted ? "  NOT COUNTED" : "",
            r->untrue ? "  NOT AS DOCUMENTED" : "", r->wrong ? "  WRONG" : "");
 #undef N
     fflush(stdout);
@@ -308,16 +338,16 @@ static void print_times(const struct result *results, unsigned count)
 {
     unsigned over = 0;
     printf("\np99 of the workers' calls in ns (median of windows of %d ms): calm before, during the "
-           "fault, calm after; by how much it rose, and by how much it differs without a fault\n\n"
+           "fault, calm after;\nby how much it rose, measured against the same calls on a table "
+           "without Redis, and by how much that differs without a fault\n\n"
            "%-19s   %26s %8s %8s   %26s %8s %8s\n", WINDOW_MS, "fault", "get", "rose", "noise",
            "touch", "rose", "noise");
     for (unsigned i = 0; i < count; i++) {
         const struct result *r = &results[i];
         printf("%-19s", r->fault->name);
         for (unsigned w = 0; w < PROBED; w++)
-            printf("   %8u %8u %8u %+7.1f%% %7.1f%%", r->p99[CALM_BEFORE][w].median,
-                   r->p99[DURING][w].median, r->p99[CALM_AFTER][w].median, rise(r, w),
-                   noise(r, w));
+            printf("   %8.0f %8.0f %8.0f %+7.1f%% %7.1f%%", r->ns[CALM_BEFORE][w],
+                   r->ns[DURING][w], r->ns[CALM_AFTER][w], rise(r, w), noise(r, w));
         bool beyond = false;
         for (unsigned w = 0; w < PROBED; w++)
             beyond |= rise(r, w) > ALLOWED_PERCENT && rise(r, w) > noise(r, w);
@@ -331,11 +361,15 @@ static void print_times(const struct result *results, unsigned count)
 /* As it stands in docs/faults.md. */
 static void print_list(void)
 {
-    printf("| fault | what is done | the caller of a bind is told | the persister's log says |\n"
-           "| --- | --- | --- | --- |\n");
-    for (unsigned i = 0; i < fault_count; i++)
-        printf("| %s | %s | %s | %s |\n", faults[i].name, faults[i].what, faults[i].told,
-               faults[i].says[0] ? faults[i].says : "nothing need be");
+    printf("| fault | what is done | the caller of a bind is told | the persister's log says | "
+           "counter |\n| --- | --- | --- | --- | --- |\n");
+    for (unsigned i = 0; i < fault_count; i++) {
+        const struct fault *f = &faults[i];
+        bool counts = f->counter[0] != '\0';
+        printf("| %s | %s | %s | %s | %s%s%s |\n", f->name, f->what, f->told,
+               f->says[0] ? f->says : "nothing need be", counts ? "`" : "",
+               counts ? f->counter : "nothing of ours is a script", counts ? "`" : "");
+    }
 }
 
 static bool is_wanted(const struct fault *f)
@@ -379,7 +413,7 @@ static bool run_all_faults(void)
         print_header();
     for (unsigned i = 0; i < count; i++)
         print_row(&results[i]);
-    if (count)
+    if (count && !settings.brief) /* too short to measure */
         print_times(results, count);
     if (bytes)
         fine &= cuts_run((unsigned)settings.stride);
@@ -407,6 +441,8 @@ int main(int argc, char **argv)
         settings.calm_ms = 100;
         settings.stride = 151;
     }
+    else
+        leave_the_probe_a_processor();
     choose_seed();
     if (tests_start(NULL) != 0)
         return 1;

@@ -7,6 +7,7 @@
  *   proxy.c     what spoils the bytes between persister and Redis
  *   workload.c  the workers: bindings, changes, and how long a get and a touch take
  *   judge.c     what was lost
+ *   counters.c  what the persister counted
  *   cuts.c      the connection cut at every byte of an exchange
  *
  *   workers, probe ----- table ----- persister ----- proxy ----- Redis
@@ -20,6 +21,11 @@
  *   L3  Right after REFUSED, neither table nor Redis shows it.
  *   L4  When the fault is over everything becomes durable, and Redis equals the table.
  *   L5  No call takes longer than its time-out and what the machine needs.
+ *   L6  A counter that says what the fault was rose.
+ *
+ * What workers feel of Redis is the p99 of get and touch, divided by that of the same calls, made in
+ * turn by the same process, on a table of mode MEMORY which nobody else uses: what a busy machine
+ * does to both is no news.  That process has a processor of its own when there are two.
  */
 #ifndef TESTS_FAULTS_FAULTS_H
 #define TESTS_FAULTS_FAULTS_H
@@ -37,12 +43,14 @@ enum {
     REDIS_MS = 400,     /* the persister's                                                       */
     HANG_MS = 3000,     /* L5; on a machine that has other work as well                          */
     WINDOWS = 256,      /* in which the probe takes a p99, in a phase                            */
-    WINDOW_MS = 50
+    WINDOW_MS = 50,
+    PAGE_BYTES = 1 << 16 /* of GET /metrics                                                      */
 };
 
 enum phase { CALM_BEFORE, DURING, RECOVERY, CALM_AFTER, PHASES };
 enum told { TOLD_OK, TOLD_REFUSED, TOLD_UNKNOWN, TOLD_OTHER, TOLDS };
 enum probed { GET, TOUCH, PROBED };
+enum probed_table { TABLE, APART, PROBED_TABLES };
 
 /* The answers to one session's bindings.  Attempt 0 is the session as it was inserted. */
 struct history {
@@ -63,9 +71,11 @@ struct stage {
     _Atomic bool rest, strict; /* strict: L2 holds                                               */
     _Atomic uint64_t told[PHASES][TOLDS], lost, wrong, hung, checked;
     /* By the probe alone: the p99 of each window, in ns. */
-    uint32_t p99[PHASES][PROBED][WINDOWS], windows[PHASES];
+    uint32_t p99[PHASES][PROBED][PROBED_TABLES][WINDOWS], windows[PHASES];
+    _Atomic bool probe_resting;
     struct worker workers[WORKERS];
-    sesstab *table;
+    sesstab *table, *apart;
+    char metrics[112];         /* where the persister serves them                                */
     struct redis *redis;
     struct proxy proxy;
 };
@@ -90,17 +100,24 @@ void workload_rest(struct stage *stage);
 /* Counts workers whose call takes too long (L5). */
 void workload_watch(struct stage *stage);
 
+/* What comes now runs on all processors but one, which is the probe's. */
+void leave_the_probe_a_processor(void);
+
 /*
- * The median of the windows' p99 in the phases whose bits are set, in ns; and in what range around it
- * the half of them lies.
+ * The median of the windows in the phases whose bits are set, and in what range around it the half of
+ * them lies: of the p99 in ns, and of its ratio to that of the table apart.
  */
-struct spread { uint32_t median, low, high; };
-struct spread probe_spread(const struct stage *stage, unsigned phases, enum probed what);
+struct spread { double median, low, high; };
+struct spread probe_ns(const struct stage *stage, unsigned phases, enum probed what);
+struct spread probe_ratio(const struct stage *stage, unsigned phases, enum probed what);
 
 /* ---------------------------------------------------------------- judging --------------- */
 
 /* Waits until Redis equals the table; false when it never does, and says how it differs. */
 bool judge_wait_equal(struct stage *stage, unsigned limit_ms);
+
+/* Whether `shmdump --diff-redis`, which reads both from outside, finds no difference either. */
+bool judge_asks_shmdump(struct stage *stage, const char *name);
 
 /* The bindings against their histories, and the counts (L1, L4). */
 void judge_histories(struct stage *stage);
@@ -117,19 +134,21 @@ struct scene {
     uint64_t injected;
     redisContext *extra[8];      /* connections of its own                                      */
     char copy[128];               /* of Redis's files                                            */
+    char before[PAGE_BYTES];      /* the persister's counters; "": it is a new one               */
 };
 
 enum {
     LOSES = 1,      /* Redis loses data on purpose: L2 does not hold meanwhile                   */
     MAY_REFUSE = 2, /* bindings may be answered REFUSED                                          */
-    UNSEEN = 4,     /* nothing is there to be noticed                                            */
-    SHORT = 8       /* one of those that `make check` runs                                       */
+    SHORT = 4,      /* one of those that `make check` runs                                       */
+    BY_CHANCE = 8   /* what it does comes by chance: it lasts until it was counted               */
 };
 
 struct fault {
     const char *name, *what;
     const char *told;        /* what the caller of a bind is told, and why                       */
-    const char *says;        /* what the persister's log says                                    */
+    const char *says;        /* what the persister's log says, or ""                             */
+    const char *counter;     /* what rises (L6), or ""; see counters_rose()                      */
     unsigned flags;
     void (*begin)(struct scene *);
     void (*step)(struct scene *); /* every STEP_MS while it lasts; may be NULL                   */
@@ -143,6 +162,19 @@ extern const unsigned fault_count;
 /* More options of Redis and of the persister that all faults are run with. */
 extern const char *const fault_redis_options[];
 void scene_start_persister(struct scene *scene);
+
+/* What GET /metrics answers now. */
+void counters_read(const struct scene *scene, char page[PAGE_BYTES]);
+
+/*
+ * Whether COUNTER, "NAME" or "NAME - NAME", with wildcards, is more on page AFTER than BEFORE, and by how
+ * much, in TEXT.
+ */
+bool counters_rose(const char *counter, const char *before, const char *after, char *text,
+                   size_t size);
+
+/* Says all that rose. */
+void counters_say(const struct scene *scene);
 
 /* A table, a Redis, a proxy and a persister, which has loaded. */
 void scene_set_up(struct scene *scene);

@@ -44,6 +44,18 @@ bool judge_wait_equal(struct stage *stage, unsigned limit_ms)
     return true;
 }
 
+bool judge_asks_shmdump(struct stage *stage, const char *name)
+{
+    char option[160], output[2048];
+    snprintf(option, sizeof option, "--diff-redis=%s", stage->redis->url);
+    const char *argv[] = { program("shmdump"), option, "--prefix", TEST_PREFIX, name, NULL };
+    int status = run_program(argv, output, sizeof output);
+    if (status != 0)
+        wrong(stage, "shmdump --diff-redis finds what the tests do not; exit status %d: %s", status,
+              output);
+    return status == 0;
+}
+
 /* Whether ATTEMPT, of which nobody was told that it is not so, would show as PLAYER. */
 static bool shows(const struct history *h, uint64_t handle, uint32_t attempt, const char *player)
 {

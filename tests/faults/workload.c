@@ -7,8 +7,9 @@
 #include <time.h>
 
 enum {
-    PROBE_SESSIONS = 64,
-    PROBE_CALLS = 500,  /* in a row, then a pause, so that others have the processor as well     */
+    /* Once per flush a session's touch announces it: of so few, that is far less than one of 100. */
+    PROBE_SESSIONS = 16,
+    PROBE_CALLS = 250,  /* in a row, then a pause, so that others have the processor as well     */
     PROBE_PAUSE_US = 500,
     OP_PAUSE_US = 700
 };
@@ -175,7 +176,7 @@ static void work(void *context)
     struct worker *w = &stage->workers[self];
     redisContext *direct = NULL;
     for (;;) {
-        if (stage->rest)
+        while (stage->rest) /* again, if it was let go and called back before it noticed */
             rest(stage, w);
         w->since = milliseconds();
         switch (random_below(6)) {
@@ -212,34 +213,41 @@ static uint64_t nanoseconds(void)
 
 /* One window's calls, by nanoseconds. */
 enum { NS_MAX = 1 << 14 };
-struct window { uint32_t count[PROBED], calls[PROBED][NS_MAX]; };
+struct window { uint32_t count, calls[PROBED][PROBED_TABLES][NS_MAX]; };
 
-static void note(struct window *w, enum probed what, uint64_t ns)
+static void note(struct window *w, enum probed what, enum probed_table where, uint64_t ns)
 {
-    w->calls[what][ns < NS_MAX ? ns : NS_MAX - 1]++;
-    w->count[what]++;
+    w->calls[what][where][ns < NS_MAX ? ns : NS_MAX - 1]++;
 }
 
-static void probe_once(struct stage *stage, struct window *w, char *buffer, size_t room)
+static void probe_once(sesstab *table, struct window *w, enum probed_table where, uint64_t handle)
 {
-    uint64_t handle = PROBE_HANDLE(random_below(PROBE_SESSIONS));
+    static char buffer[SESSTAB_RECORD_MAX];
     sesstab_view view;
-    size_t size = room;
+    size_t size = sizeof buffer;
     uint64_t start = nanoseconds();
-    int got = sesstab_get(stage->table, handle, &view, buffer, &size);
+    int got = sesstab_get(table, handle, &view, buffer, &size);
     uint64_t between = nanoseconds();
-    int touched = sesstab_touch(stage->table, handle, 0);
+    int touched = sesstab_touch(table, handle, 0);
     uint64_t end = nanoseconds();
     check(got == SESSTAB_OK && touched == SESSTAB_OK);
-    note(w, GET, between - start);
-    note(w, TOUCH, end - between);
+    note(w, GET, where, between - start);
+    note(w, TOUCH, where, end - between);
 }
 
-static uint32_t p99_of(const struct window *w, enum probed what)
+static void probe_both(struct stage *stage, struct window *w)
+{
+    uint64_t handle = PROBE_HANDLE(random_below(PROBE_SESSIONS));
+    probe_once(stage->table, w, TABLE, handle);
+    probe_once(stage->apart, w, APART, handle);
+    w->count++;
+}
+
+static uint32_t p99_of(const uint32_t calls[NS_MAX], uint32_t count)
 {
     uint64_t seen = 0;
     for (uint32_t ns = 0; ns < NS_MAX; ns++)
-        if ((seen += w->calls[what][ns]) * 100 >= (uint64_t)w->count[what] * 99)
+        if ((seen += calls[ns]) * 100 >= (uint64_t)count * 99)
             return ns;
     return NS_MAX;
 }
@@ -247,62 +255,83 @@ static uint32_t p99_of(const struct window *w, enum probed what)
 static void end_window(struct stage *stage, unsigned phase, struct window *w)
 {
     uint32_t n = stage->windows[phase];
-    if (n < WINDOWS && w->count[GET] >= PROBE_CALLS) {
+    if (n < WINDOWS && w->count >= PROBE_CALLS) {
         for (unsigned what = 0; what < PROBED; what++)
-            stage->p99[phase][what][n] = p99_of(w, what);
+            for (unsigned where = 0; where < PROBED_TABLES; where++)
+                stage->p99[phase][what][where][n] = p99_of(w->calls[what][where], w->count);
         stage->windows[phase] = n + 1;
     }
     memset(w, 0, sizeof *w);
 }
 
-/* On one processor, so that its caches are its own as far as the others let it. */
-static void stay_on_one_processor(void)
+static cpu_set_t probe_processor;
+
+void leave_the_probe_a_processor(void)
 {
-    cpu_set_t all, one;
-    CPU_ZERO(&one);
-    if (sched_getaffinity(0, sizeof all, &all) == 0)
-        for (int cpu = 0; cpu < CPU_SETSIZE && !CPU_COUNT(&one); cpu++)
-            if (CPU_ISSET(cpu, &all))
-                CPU_SET(cpu, &one);
-    sched_setaffinity(0, sizeof one, &one);
+    cpu_set_t others;
+    check(sched_getaffinity(0, sizeof others, &others) == 0);
+    CPU_ZERO(&probe_processor);
+    for (int cpu = 0; cpu < CPU_SETSIZE && !CPU_COUNT(&probe_processor); cpu++)
+        if (CPU_ISSET(cpu, &others))
+            CPU_SET(cpu, &probe_processor);
+    CPU_XOR(&others, &others, &probe_processor);
+    if (CPU_COUNT(&others))
+        sched_setaffinity(0, sizeof others, &others);
 }
 
 static void probe(void *context)
 {
     struct stage *stage = context;
-    static char buffer[SESSTAB_RECORD_MAX];
     static struct window w;
-    stay_on_one_processor();
+    if (CPU_COUNT(&probe_processor))
+        sched_setaffinity(0, sizeof probe_processor, &probe_processor);
     for (;;) {
         unsigned phase = stage->phase;
         uint64_t end = milliseconds() + WINDOW_MS;
         while (!stage->rest && phase == stage->phase && milliseconds() < end) {
             for (unsigned i = 0; i < PROBE_CALLS; i++)
-                probe_once(stage, &w, buffer, sizeof buffer);
+                probe_both(stage, &w);
             pause_us(PROBE_PAUSE_US);
         }
         end_window(stage, phase, &w);
-        if (stage->rest)
+        for (stage->probe_resting = true; stage->rest;)
             pause_us(PROBE_PAUSE_US);
+        stage->probe_resting = false;
     }
 }
 
 static int by_number(const void *a, const void *b)
 {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-struct spread probe_spread(const struct stage *stage, unsigned phases, enum probed what)
+static struct spread spread_of(double *all, unsigned n)
 {
-    uint32_t all[PHASES * WINDOWS], n = 0;
-    for (unsigned p = 0; p < PHASES; p++)
-        for (uint32_t i = 0; phases & (1u << p) && i < stage->windows[p]; i++)
-            all[n++] = stage->p99[p][what][i];
     if (!n)
         return (struct spread){ 0 };
     qsort(all, n, sizeof *all, by_number);
     return (struct spread){ all[n / 2], all[n / 4], all[n - 1 - n / 4] };
+}
+
+struct spread probe_ns(const struct stage *stage, unsigned phases, enum probed what)
+{
+    double all[PHASES * WINDOWS];
+    unsigned n = 0;
+    for (unsigned p = 0; p < PHASES; p++)
+        for (uint32_t i = 0; phases & (1u << p) && i < stage->windows[p]; i++)
+            all[n++] = stage->p99[p][what][TABLE][i];
+    return spread_of(all, n);
+}
+
+struct spread probe_ratio(const struct stage *stage, unsigned phases, enum probed what)
+{
+    double all[PHASES * WINDOWS];
+    unsigned n = 0;
+    for (unsigned p = 0; p < PHASES; p++)
+        for (uint32_t i = 0; phases & (1u << p) && i < stage->windows[p]; i++)
+            all[n++] = (double)stage->p99[p][what][TABLE][i] / stage->p99[p][what][APART][i];
+    return spread_of(all, n);
 }
 
 /* ---------------------------------------------------------------- start, go, rest -------- */
@@ -316,8 +345,11 @@ void workload_start(struct stage *stage)
         for (unsigned k = 0; k < CHANGED; k++)
             insert_plain(stage->table, changed_handle(w, k));
     }
-    for (unsigned i = 0; i < PROBE_SESSIONS; i++)
+    stage->apart = memory_table();
+    for (unsigned i = 0; i < PROBE_SESSIONS; i++) {
         insert_plain(stage->table, PROBE_HANDLE(i));
+        insert_plain(stage->apart, PROBE_HANDLE(i));
+    }
     for (child_index = 0; child_index < WORKERS; child_index++)
         start_child(work, stage);
     start_child(probe, stage);
@@ -334,4 +366,5 @@ void workload_rest(struct stage *stage)
     stage->rest = true;
     for (unsigned i = 0; i < WORKERS; i++)
         wait_until(stage->workers[i].resting);
+    wait_until(stage->probe_resting);
 }
