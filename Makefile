@@ -40,6 +40,7 @@ TEST_SRC  := $(wildcard tests/*_test.c)
 TESTS     := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_OBJ  := $(filter-out $(TEST_SRC:%.c=$(BUILD)/%.o),$(call objects,tests/*.c))
 CPLUSPLUS := $(BUILD)/tests/cplusplus_check
+CHECKS    := tests/docs_check.sh
 
 all: $(ARCHIVE) $(SHARED) $(TOOLS)  ## library, persister, shmdump, sesstabctl, mushd
 
