@@ -24,6 +24,7 @@
 #include "tools/persister_watch.h"
 
 #include <argp.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -34,7 +35,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, STANDBY_MS = 20, SUPERSEDE_MIN_MS = 200 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 64, STANDBY_MS = 20, SUPERSEDE_MIN_MS = 200 };
 
 /* ---------------------------------------------------------------- signals ---------------- */
 
@@ -145,9 +146,8 @@ static const struct argp_option options[] = {
     { "spawn-redis", OPTION_SPAWN_REDIS, "DIR", 0,
       "run a private redis-server whose files are in DIR, which is made if there is none, instead "
       "of --redis.  Its socket is DIR/redis.sock.  It is configured by DIR/redis.conf if there is "
-      "one, and by default writes with appendfsync everysec: what is acknowledged survives "
-      "the death of "
-      "processes, but not a power cut", 2 },
+      "one, and by default writes with appendfsync everysec: what is acknowledged survives the "
+      "death of processes, but not a power cut", 2 },
     { NULL, 0, NULL, 0, "Pace:", 3 },
     { "flush-interval", OPTION_FLUSH_INTERVAL, "MS", 0,
       "how long changes that nobody waits for may gather (50)", 3 },
@@ -158,14 +158,15 @@ static const struct argp_option options[] = {
     { NULL, 0, NULL, 0, "Comparing (a leader does so when it gets SIGUSR1):", 5 },
     { "reconcile", OPTION_RECONCILE, NULL, 0,
       "lead, compare every field, write what is wrong in Redis, print a report, and leave", 5 },
-    { "dry-run", OPTION_DRY_RUN, NULL, 0, "with --reconcile: print the differences, change nothing; "
-      "works beside a leader", 5 },
+    { "dry-run", OPTION_DRY_RUN, NULL, 0,
+      "with --reconcile: print the differences, change nothing; works beside a leader", 5 },
     { "policy", OPTION_POLICY, "WHO", 0,
       "what only Redis has: table: is removed there; redis: is adopted, if it can't be a session "
       "that ended (table)", 5 },
     { NULL, 0, NULL, 0, "Watching:", 6 },
     { "metrics", OPTION_METRICS, "ADDRESS", 0,
-      "serve GET /metrics (Prometheus) and GET /healthz (JSON) at unix:PATH or tcp:127.0.0.1:PORT", 6 },
+      "serve GET /metrics (Prometheus) and GET /healthz (JSON) at unix:PATH or "
+      "tcp:127.0.0.1:PORT", 6 },
     { "health-lag", OPTION_HEALTH_LAG, "MS", 0,
       "how long a change may wait until it is durable before /healthz answers 503 (10000)", 6 },
     { NULL, 0, NULL, 0, "Importing:", 7 },
@@ -186,8 +187,8 @@ static const char doc[] =
     "lines (logfmt) go to standard error; those for which it has no room are counted "
     "(log-dropped).\n\n"
     "Exit status: 0 asked to leave, 1 failed (the log says why), 64 wrong usage, 128+N ended by a "
-    "second signal N.  With --reconcile: 0 table and Redis were equal, 1 they were not, 2 it could not be "
-    "done.  With --import-json: 0 all, 1 some were bad, 2 failed.";
+    "second signal N.  With --reconcile: 0 table and Redis were equal, 1 they were not, 2 it could "
+    "not be done.  With --import-json: 0 all, 1 some were bad, 2 failed.";
 
 struct arguments {
     struct settings settings;
@@ -234,8 +235,9 @@ static uint32_t user_option(struct argp_state *state, const char *text)
     const struct passwd *user = getpwnam(text);
     if (user)
         return user->pw_uid;
-    return (uint32_t)number_option(state, "owner (there is no such user, so it)", text, 0,
-                                   UINT32_MAX - 1);
+    if (!isdigit((unsigned char)*text))
+        argp_error(state, "--owner: there is no user '%s'", text);
+    return (uint32_t)number_option(state, "owner", text, 0, UINT32_MAX - 1);
 }
 
 static int64_t group_option(struct argp_state *state, const char *text)
@@ -243,8 +245,9 @@ static int64_t group_option(struct argp_state *state, const char *text)
     const struct group *group = getgrnam(text);
     if (group)
         return group->gr_gid;
-    return (int64_t)number_option(state, "group (there is no such group, so it)", text, 0,
-                                  UINT32_MAX - 1);
+    if (!isdigit((unsigned char)*text))
+        argp_error(state, "--group: there is no group '%s'", text);
+    return (int64_t)number_option(state, "group", text, 0, UINT32_MAX - 1);
 }
 
 static unsigned ttl_option(struct argp_state *state, const char *text)
@@ -279,6 +282,13 @@ static const char *prefix_option(struct argp_state *state, const char *name, con
             argp_error(state, "--%s must not contain blanks or control characters", name);
     if (length == 0 || length > PREFIX_MAX)
         argp_error(state, "--%s wants 1 to %d bytes", name, PREFIX_MAX);
+    return text;
+}
+
+static const char *filled_option(struct argp_state *state, const char *name, const char *text)
+{
+    if (!*text)
+        argp_error(state, "--%s wants something, not ''", name);
     return text;
 }
 
@@ -391,9 +401,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_GROUP: settings->creation.group = group_option(state, text); break;
     case OPTION_MAX_BYTES: settings->creation.max_bytes = size_option(state, text); break;
     case OPTION_HUGE_PAGES: settings->huge_pages = true; break;
-    case OPTION_USER: settings->login.user = text; break;
+    case OPTION_USER: settings->login.user = filled_option(state, "user", text); break;
     case OPTION_SENTINEL: sentinel_option(state, settings, text); break;
-    case OPTION_MASTER: settings->sentinels.master = text; break;
+    case OPTION_MASTER:
+        settings->sentinels.master = filled_option(state, "master", text);
+        break;
     case OPTION_SENTINEL_PASSWORD_FILE:
         settings->sentinels.login.password_file = text;
         break;
@@ -410,7 +422,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case OPTION_DRY_RUN: settings->dry_run = true; break;
     case OPTION_POLICY: settings->policy = policy_option(state, text); break;
     case OPTION_TTL: settings->ttl = ttl_option(state, text); break;
-    case OPTION_SPAWN_REDIS: settings->spawn_directory = text; break;
+    case OPTION_SPAWN_REDIS:
+        settings->spawn_directory = filled_option(state, "spawn-redis", text);
+        break;
     case OPTION_FLUSH_INTERVAL:
         settings->flush_interval_ms = (unsigned)number_option(state, "flush-interval", text, 0,
                                                               60000);
@@ -551,7 +565,7 @@ static int run(const struct settings *settings, struct spawn *spawn)
                                                          : sesstab_strerror(error)),
                   TEXT("note", error == SESSTAB_NOTFOUND ? "start its server first, or use --create"
                                                          : NULL));
-        return EXIT_FAILED;
+        return error == SESSTAB_INVALID ? EXIT_USAGE : EXIT_FAILED;
     }
     struct http *http = settings->serves_metrics ? http_start(table, settings) : NULL;
     struct watch *watch = http || !settings->serves_metrics ? watch_start(table) : NULL;
@@ -588,6 +602,13 @@ static int run_with_redis(struct settings *settings)
     return status;
 }
 
+/* 1 means something else where there is something to tell about the data. */
+static int failed_status(const struct settings *settings)
+{
+    return settings->import_from ? (int)IMPORT_FAILED
+           : settings->reconcile ? RECONCILE_FAILED : EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     static const struct argp parser = { options, parse_option, NULL, doc, NULL, NULL, NULL };
@@ -599,14 +620,14 @@ int main(int argc, char **argv)
     struct settings *settings = &arguments.settings;
     fill_standard_descriptors();
     redis_parse_address("tcp:127.0.0.1:6379", &settings->address);
-    argp_err_exit_status = 64;
+    argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);
     const char *password = password_in_environment(); /* wiped also where it is not used */
     if (!settings->spawn_directory)
         settings->login.password = password;
     if (!has_password(settings->login.password_file) ||
         !has_password(settings->sentinels.login.password_file))
-        return EXIT_FAILED;
+        return failed_status(settings);
     srandom((unsigned)getpid() ^ (unsigned)monotonic_ms());
     catch_signals();
     if (settings->import_from)
@@ -614,7 +635,7 @@ int main(int argc, char **argv)
     if (settings->dry_run)
         return reconcile_dry_run(settings);
     int status = run_with_redis(settings);
-    if (settings->reconcile)
+    if (settings->reconcile && status != EXIT_USAGE)
         status = reconcile_status();
     log_event(LEVEL_INFO, "ended", NUMBER("status", (uint64_t)status));
     return status;

@@ -176,7 +176,7 @@ static int fail(const struct arguments *arguments, int error)
     const char *detail = sesstab_error_detail();
     fprintf(stderr, "sesstabctl: %s: %s\n", arguments->table,
             *detail ? detail : sesstab_strerror(error));
-    return EXIT_FAILED;
+    return error == SESSTAB_INVALID ? EXIT_USAGE : EXIT_FAILED;
 }
 
 int main(int argc, char **argv)

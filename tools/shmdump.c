@@ -9,6 +9,7 @@
 #include "tools/shmdump_session.h"
 
 #include <argp.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,7 +90,7 @@ static worker_id worker(const char *text, struct argp_state *state)
     int length = -1;
     if (strcmp(text, "-") == 0)
         return 0;
-    if (!strchr(text, '.'))
+    if (isdigit((unsigned char)*text) && !strchr(text, '.'))
         return (worker_id)number(text, state, "owner", UINT32_MAX);
     if (strspn(text, "0123456789.") != strlen(text) || strlen(text) > 12 ||
         sscanf(text, "%u.%u%n", &index, &generation, &length) != 2 || text[length] ||
@@ -182,6 +183,8 @@ static void finish(const struct options *o, struct argp_state *state)
         argp_error(state, "--strict goes with --check");
     if (o->watch > 0 && o->view == VIEW_CHECK)
         argp_error(state, "--check cannot be watched");
+    if (o->login.user && !o->login.password_file && !getenv("SESSTAB_REDIS_PASSWORD"))
+        argp_error(state, "--user wants a password: --password-file FILE");
     if (o->redis_option && o->view != VIEW_DIFF)
         argp_error(state, "--prefix, --user, --password-file and --db go with --diff-redis");
 }
@@ -210,7 +213,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
         break;
     case ARGP_KEY_ARG:
         if (o->name)
-            argp_error(state, "one table at a time");
+            argp_error(state, "'%s' is too much: one table at a time%s", text,
+                       o->view == VIEW_DIFF ? " (and it is --diff-redis=ADDRESS)" : "");
         o->name = text;
         break;
     case ARGP_KEY_END: finish(o, state); break;
