@@ -291,6 +291,7 @@ static void in_mode_memory_redis_does_not_matter(void **state)
     wait_until(health_says(at, 503, "Redis is away"));
     check_ok(sesstab_set_mode(world->table, SESSTAB_MEMORY));
     wait_until(health_says(at, 200, "\"mode\":\"memory\""));
+    check(!health_says(at, 200, "\"reason\"")); /* which would be that of the time before */
     check(metric(at, "sesstab_mode{mode=\"memory\"}") == 1);
     check(metric(at, "sesstab_durable_lag_seconds") == 0);
     insert_plain(world->table, 2);

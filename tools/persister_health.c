@@ -118,7 +118,7 @@ static bool add_redis(cJSON *root, const struct judgement *j, const struct figur
         format_time(since, f->down_since);
         done = cJSON_AddStringToObject(redis, "down_since", since);
     }
-    if (metric_get(METRIC_LEADER))
+    if (metric_get(METRIC_LEADER) && f->mode != SESSTAB_MEMORY)
         done = done && cJSON_AddStringToObject(redis, "reason", metric_error_kind(away_for));
     return done;
 }
