@@ -306,7 +306,7 @@ static int check_file(const char *path, const struct stat *s, const struct segme
                         (unsigned long)s->st_nlink);
     if (s->st_uid != geteuid() && s->st_uid != 0 && s->st_uid != o->owner)
         return shm_fail(EPERM, "%s belongs to user %u, but only user %u and root are trusted; see "
-                        "options.owner", path, (unsigned)s->st_uid,
+                        "options.owner, or --owner of the tools", path, (unsigned)s->st_uid,
                         (unsigned)(o->owner ? o->owner : geteuid()));
     if ((s->st_mode & 0777) & ~o->permissions)
         return shm_fail(EPERM, "%s has mode %03o, which allows more than %03o: chmod or remove it, or "

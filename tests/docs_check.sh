@@ -17,7 +17,7 @@ lacking() { sort -u | grep -vxF -e "$1"; }
 long_options() { grep -oE '(^|[^a-zA-Z-])--[a-z][a-z-]*[a-z]' | grep -oE -e '--.*'; }
 options_of() { "$bin/$1" --help | long_options | sort -u; }
 
-# In a man page an option is "Fl -name", in the synopsis or an item; the same ones must be in --help.
+# In a man page an option is "Fl -name", in the synopsis or an item; --help must have the same ones.
 man_pages_and_help_name_the_same_options() {
     for program in $programs; do
         manual=$(grep -E '^\.(It|Op) ' "docs/$program.1" | grep -oE '(Fl|,) -[a-z][a-z-]+' |
@@ -45,7 +45,8 @@ events_logged() {
 }
 
 events_in_the_manual() {
-    sed -n '/^\.Sh DIAGNOSTICS/,/^\.Sh EXAMPLES/s/^\.It Li//p' docs/persister.1 | tr -d ' ' | tr , '\n'
+    sed -n '/^\.Sh DIAGNOSTICS/,/^\.Sh EXAMPLES/s/^\.It Li//p' docs/persister.1 |
+        tr -d ' ' | tr , '\n'
 }
 
 # The first column of the table under "The log", and whatever is called an event elsewhere.
@@ -55,22 +56,27 @@ events_in_operating() {
     grep -oE "events? \`[a-z-]+" docs/operating.md | sed 's/.*`//'
 }
 
-every_event_is_in_the_manual_and_in_the_code() {
+every_event_and_kind_is_in_the_manual_and_in_the_code() {
     events_logged | lacking "$(events_in_the_manual)" | sed 's/$/ in docs\/persister.1/'
     for event in $(events_in_the_manual; events_in_operating); do
         grep -qF "\"$event\"" tools/*.c || echo "event $event in tools/"
     done
+    for kind in $(grep -ohE '\bkind=[a-z-]+' $texts docs/*.1 | sed 's/kind=//' | sort -u); do
+        grep -qF "return \"$kind\"" tools/persister_redis.c || echo "kind=$kind in tools/"
+    done
 }
 
 every_metric_and_function_in_the_texts_exists() {
-    for name in $(cat $texts docs/*.1 docs/prometheus-alerts.yml | grep -oE '\bsesstab_[a-z_]*[a-z]' | sort -u); do
+    for name in $(cat $texts docs/*.1 docs/prometheus-alerts.yml |
+        grep -oE '\bsesstab_[a-z_]*[a-z]' | sort -u); do
         grep -qE "\b$name\b" lib/sesstab.h tools/*.[ch] || echo "$name"
     done
 }
 
 # In guarantees.md, "`file_test`: name, name; ..."; hz stands for hazards_test.
 every_test_in_the_guarantees_exists() {
-    sed 's/\bhz: /`hazards_test`: /g' docs/guarantees.md | grep -oE '`[a-z_]+_test`: [^;|`]*' | tr -d '`' |
+    sed 's/\bhz: /`hazards_test`: /g' docs/guarantees.md |
+        grep -oE '`[a-z_]+_test`: [^;|`]*' | tr -d '`' |
         while IFS=: read -r file names; do
             [ -e "tests/$file.c" ] || echo "tests/$file.c"
             for name in $(echo "$names" | grep -oE '[a-z0-9]+(_[a-z0-9]+)+'); do
@@ -84,7 +90,8 @@ every_file_and_target_in_the_texts_exists() {
         [ -e "$path" ] || [ -n "$(find lib shm tools tests -name "$path")" ] || echo "$path"
     done
     targets=$(cat Makefile docs/*/*/*.mk */*.mk tests/*/*.mk | grep -oE '^[a-z-]+:' | tr -d :)
-    cat $texts | grep -oE '(`|^ +)make [a-z-]+' | sed 's/.*make //' | lacking "$targets" | sed 's/^/make /'
+    cat $texts | grep -oE '(`|^ +)make [a-z-]+' | sed 's/.*make //' | lacking "$targets" |
+        sed 's/^/make /'
 }
 
 # An anchor is its heading, in small letters, with hyphens for blanks and without anything else.
@@ -92,17 +99,20 @@ anchors() { grep -E '^#+ ' "$1" | sed -E 's/^#+ //' | tr 'A-Z ' 'a-z-' | tr -cd 
 
 every_link_in_the_texts_leads_somewhere() {
     for text in $texts docs/performance.md docs/models.md; do
-        grep -oE '\]\([^)]*\)' "$text" | tr -d '])(' | grep -v '^http' | while IFS='#' read -r file anchor; do
-            file=${file:+$(dirname "$text")/$file}
-            [ -e "${file:-$text}" ] || echo "$file ($text)"
-            [ -z "$anchor" ] || anchors "${file:-$text}" | grep -qxF "$anchor" || echo "#$anchor ($text)"
-        done
+        grep -oE '\]\([^)]*\)' "$text" | tr -d '])(' | grep -v '^http' |
+            while IFS='#' read -r file anchor; do
+                file=${file:+$(dirname "$text")/}${file:-$text}
+                [ -e "$file" ] || echo "$file ($text)"
+                [ -z "$anchor" ] || anchors "$file" | grep -qxF "$anchor" ||
+                    echo "#$anchor ($text)"
+            done
     done
 }
 
 for check in man_pages_and_help_name_the_same_options every_option_in_the_texts_exists \
-    every_event_is_in_the_manual_and_in_the_code every_metric_and_function_in_the_texts_exists \
-    every_test_in_the_guarantees_exists every_file_and_target_in_the_texts_exists \
+    every_event_and_kind_is_in_the_manual_and_in_the_code \
+    every_metric_and_function_in_the_texts_exists every_test_in_the_guarantees_exists \
+    every_file_and_target_in_the_texts_exists \
     every_link_in_the_texts_leads_somewhere; do
     missing=$($check)
     if [ -z "$missing" ]; then
