@@ -437,6 +437,19 @@ static void warm_deletion(struct world *w)
     store_preview(w);
 }
 
+/* ---------------------------------------------------------------- modes --------------------- */
+
+/* Its changes wait for the store, as in mode WRITE_THROUGH; the survivor's do not. */
+static void warm_synchronous(struct world *w)
+{
+    check_ok(sesstab_set_class(w->table, SESSTAB_SYNCHRONOUS, 30000));
+}
+
+static int run_set_mode(struct world *w)
+{
+    return sesstab_set_mode(w->table, SESSTAB_WRITE_BEHIND);
+}
+
 /* ---------------------------------------------------------------- the rows ------------------ */
 
 const struct operation operations[] = {
@@ -468,6 +481,16 @@ const struct operation operations[] = {
     { "increment", run_increment, .effect = is_incremented },
     { "compare and set", run_compare_and_set, .effect = is_set },
     { "state", run_state, .flags = OPEN, .effect = is_there },
+    { "insert, written through, refused", run_insert, .result = SESSTAB_REFUSED,
+      .flags = ABSENT_BEFORE | REFUSED, .warm = warm_synchronous },
+    { "set, written through", run_set, .flags = ANSWERED, .warm = warm_synchronous, .effect = is_set },
+    { "set, written through, refused", run_set, .result = SESSTAB_REFUSED, .flags = REFUSED,
+      .warm = warm_synchronous, .effect = is_there },
+    { "delete, written through, refused", run_delete, .result = SESSTAB_REFUSED, .flags = REFUSED,
+      .warm = warm_synchronous, .effect = is_there },
+    { "remove, written through", run_remove, .flags = ANSWERED, .warm = warm_synchronous,
+      .effect = is_gone },
+    { "switch the mode", run_set_mode, .effect = is_there },
     { "bind, durable", run_bind, .flags = ANSWERED, .effect = is_bound },
     { "bind, refused", run_bind, .result = SESSTAB_REFUSED, .flags = REFUSED, .effect = is_there },
     { "bind, unknown", run_bind_briefly, .result = SESSTAB_UNKNOWN, .effect = is_bound },

@@ -88,6 +88,8 @@ static void serve(struct world *w, struct store_image *image, bool refuse)
     if (image->kind != STORE_NOTHING && !refuse)
         write_image(w, image, &view);
     sesstab_read_end(w->table);
+    if (refuse)
+        store_deny(w->store, image, 0);
     if (refuse && image->pending)
         check(store_refuse(w->store, image));
     else if (image->kind != STORE_NOTHING && !refuse)
@@ -108,9 +110,11 @@ void store_answer(struct world *w, bool refuse)
 void store_drain(struct world *w)
 {
     struct store_image images[16];
+    bool switched;
     if (!w->store)
         return;
     do {
+        store_mode(w->store, &switched);
         size_t n = store_take(w->store, images, 16, false);
         for (size_t i = 0; i < n; i++)
             serve(w, &images[i], false);
