@@ -27,8 +27,8 @@ $(FUZZERS): $(BUILD)/%: $(BUILD)/fuzz/%.o $(call fuzz_objects,tests/fuzz/image.c
 	@clang -pthread -fsanitize=fuzzer,address,undefined -o $@ $^ $(LINK_MORE)
 
 $(BUILD)/tests/fuzz/attach_fuzz: LINK_MORE := -Wl,--wrap=mmap
-$(BUILD)/tests/fuzz/shmdump_fuzz: LINK_MORE := -lcjson
-$(BUILD)/tests/fuzz/shmdump_fuzz: $(call fuzz_objects,tools/shmdump*.c)
+$(BUILD)/tests/fuzz/shmdump_fuzz: LINK_MORE := -lhiredis -lcjson -lmicrohttpd
+$(BUILD)/tests/fuzz/shmdump_fuzz: $(filter-out %/persister.o %/sesstabctl.o,$(call fuzz_objects,tools/*.c))
 $(BUILD)/fuzz/tools/shmdump.o: FUZZ_FLAGS += -Dmain=shmdump_main -Wno-missing-prototypes
 
 fuzzers: $(FUZZERS)
