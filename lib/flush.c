@@ -12,8 +12,8 @@
  *   F2  When the store is lost meanwhile (another incarnation), what was durable is not any more: the
  *       walk is made again.
  *   F3  No read section is open while it sleeps.
- *   F4  A time that was put back meanwhile (see sesstab_touch()) is not waited for: Redis has what the
- *       table has.
+ *   F4  A time that was put back meanwhile (see sesstab_touch()) is not waited for: Redis has what
+ *       the table has.
  */
 #include "table.h"
 

@@ -23,13 +23,13 @@
  *   T1  A ticket is used by who cleared its bit in `free`, and that process's alone; every edge of its
  *       word is one CAS, so that verdict, cancel and recovery agree on who was first.
  *   T2  The answered bit, the futex and the descriptor are hints: a stale one costs a look, and one that
- *       was never set because the persister died is set by its successor, for all groups (H11).  One
- *       that a late leader did not set, or that the group's former holder cleared and did not put back
- *       (is_ours()), is set when the leader looks at all tickets, every second.
+ *       was never set because the persister died is set by its successor, for all groups (H11).
+ *       One that a late leader did not set, or that the group's former holder cleared and did not
+ *       put back (is_ours()), is set when the leader looks at all tickets, every second.
  *   T3  What names a worker is in memory that a fork wipes: a child has no tickets, no thread and no
  *       descriptor, and makes its own.  The parent's are left alone.
- *   T4  In mode MEMORY no persister need be there: the process answers its own tickets UNKNOWN, by the
- *       same CAS, when it looks for answers.
+ *   T4  In mode MEMORY no persister need be there: the process answers its own tickets UNKNOWN, by
+ *       the same CAS, when it looks for answers.
  *
  *   killed between                          leaves, and it is found by
  *   group claimed, first ticket posted      the group's word; worker_recover()

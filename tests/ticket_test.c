@@ -710,7 +710,7 @@ static void a_ticket_that_is_used_again_while_it_is_in_hands_is_not_lost(void **
     check_table(lead.name);
 }
 
-/* A late leader may do that when its successor has looked already, and die: no other lead begins. */
+/* A late leader may do that when its successor has looked already, and die: no lead begins then. */
 static void a_leader_finds_answers_of_which_nobody_was_told(void **state)
 {
     struct lead lead = new_lead();
@@ -731,8 +731,8 @@ static void a_leader_finds_answers_of_which_nobody_was_told(void **state)
 }
 
 /*
- * Its worker was stopped between publishing and posting; meanwhile the next binding was refused, and
- * one more is durable.  Whether its own ever was can't be told.
+ * Its worker was stopped between publishing and posting; meanwhile the next binding was refused,
+ * and one more is durable.  Whether its own ever was can't be told.
  */
 static void a_ticket_that_is_posted_too_late_to_tell_is_answered_unknown(void **state)
 {
