@@ -1452,6 +1452,19 @@ uint64_t store_reserve(struct store *s, uint64_t most)
     return seen;
 }
 
+void store_load_from(struct store *s, uint64_t creation_id, uint32_t incarnation)
+{
+    store_relaxed(&s->table->shm.header->loaded_incarnation, incarnation);
+    store_relaxed(&s->table->shm.header->loaded_from, creation_id);
+}
+
+bool store_loaded_from(const struct store *s, uint64_t creation_id, uint32_t incarnation)
+{
+    const struct header *h = s->table->shm.header;
+    return creation_id && load_relaxed(&h->loaded_from) == creation_id &&
+           load_relaxed(&h->loaded_incarnation) == incarnation;
+}
+
 void store_set_ready(struct store *s, uint64_t max_generation, uint64_t max_handle)
 {
     struct header *h = s->table->shm.header;

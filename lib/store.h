@@ -51,7 +51,7 @@
  *   store_mode     notes the mode for itself
  *   store_connected, store_acknowledged   for people; the leader says it again at its next check
  *   store_settle   true of the moment when its last batch was acknowledged
- *   store_load, store_set_ready   cannot be late: only the dead are replaced before the table is ready
+ *   store_load, store_load_from, store_set_ready   cannot be late: only the dead are replaced before the table is ready
  *   sweeping       any worker may: exact CASes, and set bits
  */
 #ifndef LIB_STORE_H
@@ -263,6 +263,13 @@ int store_load(struct store *store, const struct store_record *record);
  * what has one from there up to MOST never was in this table, so it can't be one that was removed.
  */
 uint64_t store_reserve(struct store *store, uint64_t most);
+
+/*
+ * Notes that this table is filled with the sessions of the one that was created as CREATION_ID, as they
+ * were in its INCARNATION; and whether it was.
+ */
+void store_load_from(struct store *store, uint64_t creation_id, uint32_t incarnation);
+bool store_loaded_from(const struct store *store, uint64_t creation_id, uint32_t incarnation);
 
 /* Everything is loaded: generations and assigned handles go on above these; the table is ready. */
 void store_set_ready(struct store *store, uint64_t max_generation, uint64_t max_handle);

@@ -406,12 +406,14 @@ struct header {
     CACHE_LINE atomic_u32 ready;  /* 1: what is not here does not exist; futex                    */
     atomic_u32 incarnation;       /* of the store, 1 to 65535; raised when it lost data           */
     atomic_u32 mode;              /* MODE_WORD; futex                                             */
-    atomic_u32 unused;
+    atomic_u32 loaded_incarnation; /* with `loaded_from`, below                                   */
     atomic_u64 leader;            /* LEADER_*: who leads                                          */
     atomic_u64 store_down_since;  /* ms; 0: connected.  For people                                */
     atomic_u64 compare_wanted;    /* set by a superseded leader as it steps back: what it did late
                                      is to be compared with Redis; cleared by the leader          */
     atomic_u64 acknowledged;      /* replicas << 8 | enum acknowledged.  For people               */
+    atomic_u64 loaded_from;       /* the creation id of the table whose sessions this one was filled
+                                     with, 0: of none; the loading leader writes it, before ready   */
 
     /* Counters for people, relaxed, added to rarely. */
     CACHE_LINE atomic_u64 deaths, recovered, durable_writes, refusals, detached, swept;

@@ -117,6 +117,38 @@ static void a_restarted_redis_with_an_older_file_is_brought_up_to_date(void **st
     check_restored(&w, milliseconds(), "new player");
 }
 
+/*
+ * The older copy is from before a reboot, with another table's epoch; and the persister that loaded this
+ * table from it has been replaced since.
+ */
+static void an_older_file_from_before_the_table_was_made_anew_is_brought_up_to_date(void **state)
+{
+    struct redis *redis = start_redis(NULL);
+    const char *before = new_name();
+    (void)state;
+    pid_t persister = start_persister(before, redis->url, NULL);
+    sesstab *table = open_table(before, &(sesstab_options){ .create = true });
+    check_ok(sesstab_wait_ready(table, WAIT_LIMIT));
+    insert_plain(table, 1);
+    wait_until_redis_equals(table, redis);
+    freeReplyObject(redis_query(redis, "SAVE"));
+    kill_child(persister);
+
+    const char *now = new_name();
+    persister = start_persister(now, redis->url, NULL);
+    table = open_table(now, &(sesstab_options){ .create = true });
+    check_ok(sesstab_wait_ready(table, WAIT_LIMIT));
+    insert_plain(table, 2);
+    wait_until_redis_equals(table, redis);
+    kill_child(persister);
+    start_persister(now, redis->url, NULL);
+    wait_until(file_says(persister_log(), "event=connected"));
+    kill_redis(redis);
+    restart_redis(redis);
+    wait_until_redis_equals(table, redis);
+    check_equal(redis_integer(redis, "EXISTS " KEY(2)), 1);
+}
+
 /* The same without the loss of the connection. */
 static void a_redis_that_reads_an_older_file_is_brought_up_to_date(void **state)
 {
@@ -231,6 +263,7 @@ int main(void)
         TEST(a_restarted_redis_that_is_empty_is_filled),
         TEST(a_restarted_redis_with_an_older_file_is_brought_up_to_date),
         TEST(progress_is_told_only_while_there_is_some),
+        TEST(an_older_file_from_before_the_table_was_made_anew_is_brought_up_to_date),
         TEST(a_redis_that_reads_an_older_file_is_brought_up_to_date),
         TEST(a_master_that_became_a_copy_of_an_older_one_is_brought_up_to_date),
         TEST(another_replication_id_alone_makes_the_persister_compare),

@@ -253,6 +253,13 @@ enum epoch fence_epoch(const struct fence *fence, uint32_t incarnation)
     return strcmp(fence->epoch, ours) == 0 ? EPOCH_OURS : EPOCH_OTHER;
 }
 
+bool fence_epoch_names(const struct fence *fence, uint64_t *creation_id, uint32_t *incarnation)
+{
+    int end = 0;
+    return sscanf(fence->epoch, "%16" SCNx64 ".%9" SCNu32 "%n", creation_id, incarnation, &end) == 2 &&
+           !fence->epoch[end];
+}
+
 static bool set_epoch_when_full(struct fence *fence, const char *epoch)
 {
     static const char script[] = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end "

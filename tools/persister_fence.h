@@ -101,6 +101,9 @@ enum alive fence_holder_reads(struct fence *fence);
 enum epoch { EPOCH_OURS, EPOCH_MISSING, EPOCH_OTHER, EPOCH_FOREIGN };
 enum epoch fence_epoch(const struct fence *fence, uint32_t incarnation);
 
+/* What the epoch names; false: nothing that a persister wrote. */
+bool fence_epoch_names(const struct fence *fence, uint64_t *creation_id, uint32_t *incarnation);
+
 /* Waits for the replicas; whether they have what this connection has written. */
 bool fence_confirm(struct fence *fence);
 

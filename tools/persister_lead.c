@@ -66,7 +66,6 @@ struct leader {
     uint64_t up_since, retry_at, rival_until;
     bool rival_unknown;          /* whether it is alive; its key is not to be read till then */
     bool load_tried;             /* what is bad in Redis was logged                      */
-    char predecessor[TOKEN_BYTES]; /* the epoch of what was loaded into this table       */
     unsigned backoff_ms;
     char said[256];              /* the last reason that was logged for not being up     */
     bool said_up;
@@ -207,6 +206,23 @@ static bool still_there(struct leader *l)
     return false;
 }
 
+/* Whose sessions are going to be loaded. */
+static void note_predecessor(struct leader *l)
+{
+    uint64_t creation;
+    uint32_t incarnation;
+    if (fence_epoch_names(&l->fence, &creation, &incarnation))
+        store_load_from(l->store, creation, incarnation);
+}
+
+static bool is_predecessor(struct leader *l)
+{
+    uint64_t creation;
+    uint32_t incarnation;
+    return fence_epoch_names(&l->fence, &creation, &incarnation) &&
+           store_loaded_from(l->store, creation, incarnation);
+}
+
 static bool load(struct leader *l)
 {
     struct load loading = { .store = l->store, .redis = &l->redis,
@@ -214,7 +230,7 @@ static bool load(struct leader *l)
     uint64_t start = monotonic_ms();
     bool was_empty = table_is_empty(l);
     if (fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_OURS) {
-        memcpy(l->predecessor, l->fence.epoch, sizeof l->predecessor);
+        note_predecessor(l);
         if (!fence_set_epoch(&l->fence, store_incarnation(l->store)))
             return false;
     }
@@ -254,8 +270,7 @@ static bool says_it_again(struct leader *l, const char seen[TOKEN_BYTES])
 static bool belongs_to_another(struct leader *l)
 {
     if (!store_is_ready(l->store) ||
-        fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_FOREIGN ||
-        strcmp(l->fence.epoch, l->predecessor) == 0)
+        fence_epoch(&l->fence, store_incarnation(l->store)) != EPOCH_FOREIGN || is_predecessor(l))
         return false;
     if (!says_it_again(l, l->fence.epoch))
         return true;
