@@ -217,7 +217,6 @@ static uint64_t recover(struct scene *s, bool *equal)
 {
     uint64_t start = milliseconds();
     workload_rest(s->stage);
-    workload_watch(s->stage);
     *equal = judge_wait_equal(s->stage, WELL_MS);
     uint64_t ms = milliseconds() - start;
     *equal = *equal && judge_asks_shmdump(s->stage, s->name);

@@ -23,9 +23,9 @@
  *   L5  No call takes longer than its time-out and what the machine needs.
  *   L6  A counter that says what the fault was rose.
  *
- * What workers feel of Redis is the p99 of get and touch, divided by that of the same calls, made in
- * turn by the same process, on a table of mode MEMORY which nobody else uses: what a busy machine
- * does to both is no news.  That process has a processor of its own when there are two.
+ * What workers feel of Redis is the p99 of get and touch, divided by that of the same calls, made
+ * in turn by the same process, on a table of mode MEMORY which nobody else uses: what a busy
+ * machine does to both is no news.  That process has a processor of its own when there are two.
  */
 #ifndef TESTS_FAULTS_FAULTS_H
 #define TESTS_FAULTS_FAULTS_H
@@ -41,7 +41,7 @@ enum {
     ATTEMPTS = 1 << 15, /* bindings of one session, at most                                      */
     BIND_MS = 150,      /* a caller's patience                                                   */
     REDIS_MS = 400,     /* the persister's                                                       */
-    HANG_MS = 3000,     /* L5; on a machine that has other work as well                          */
+    HANG_STEPS = 50,    /* L5: steps of STEP_MS that the driver took while a worker took none    */
     WINDOWS = 256,      /* in which the probe takes a p99, in a phase                            */
     WINDOW_MS = 50,
     PAGE_BYTES = 1 << 16 /* of GET /metrics                                                      */
@@ -59,10 +59,11 @@ struct history {
 };
 
 struct worker {
-    _Atomic uint64_t since;    /* ms: the call that it is in began; 0: none                      */
+    _Atomic uint64_t call;     /* the number of the call that it is in; 0: none                  */
     _Atomic bool resting;
     _Atomic uint64_t counted[CHANGED]; /* increments that were answered OK                       */
     struct history bound[BOUND];
+    uint64_t watched, steps;   /* by the driver: the call it saw, and how often in a row         */
 };
 
 /* What all processes of one fault share. */
@@ -97,15 +98,18 @@ void workload_start(struct stage *stage);
 void workload_go(struct stage *stage, enum phase phase);
 void workload_rest(struct stage *stage);
 
-/* Counts workers whose call takes too long (L5). */
+/*
+ * Counts workers whose call takes too long (L5); called at each step.  Not by the clock: where the
+ * machine gives a worker no time, it gives the driver none either.
+ */
 void workload_watch(struct stage *stage);
 
 /* What comes now runs on all processors but one, which is the probe's. */
 void leave_the_probe_a_processor(void);
 
 /*
- * The median of the windows in the phases whose bits are set, and in what range around it the half of
- * them lies: of the p99 in ns, and of its ratio to that of the table apart.
+ * The median of the windows in the phases whose bits are set, and in what range around it the half
+ * of them lies: of the p99 in ns, and of its ratio to that of the table apart.
  */
 struct spread { double median, low, high; };
 struct spread probe_ns(const struct stage *stage, unsigned phases, enum probed what);
@@ -167,8 +171,8 @@ void scene_start_persister(struct scene *scene);
 void counters_read(const struct scene *scene, char page[PAGE_BYTES]);
 
 /*
- * Whether COUNTER, "NAME" or "NAME - NAME", with wildcards, is more on page AFTER than BEFORE, and by how
- * much, in TEXT.
+ * Whether COUNTER, "NAME" or "NAME - NAME", with wildcards, is more on page AFTER than BEFORE, and
+ * by how much, in TEXT.
  */
 bool counters_rose(const char *counter, const char *before, const char *after, char *text,
                    size_t size);

@@ -7,7 +7,7 @@
 #include <time.h>
 
 enum {
-    /* Once per flush a session's touch announces it: of so few, that is far less than one of 100. */
+    /* Once per flush a session's touch announces it: of so few, that is far from one in 100. */
     PROBE_SESSIONS = 16,
     PROBE_CALLS = 250,  /* in a row, then a pause, so that others have the processor as well     */
     PROBE_PAUSE_US = 500,
@@ -126,7 +126,7 @@ static void bind_one(struct stage *stage, struct worker *w, unsigned self, redis
     if (told == TOLD_OTHER)
         wrong(stage, "session %llu: a binding was answered \"%s\"", (unsigned long long)handle,
               sesstab_strerror(result));
-    w->since = 0;
+    w->call = 0;
     if (!unbind)
         check_told(stage, direct, handle, player, told);
 }
@@ -162,7 +162,6 @@ static void come_or_go(struct stage *stage, unsigned self)
 
 static void rest(struct stage *stage, struct worker *w)
 {
-    w->since = 0;
     w->resting = true;
     while (stage->rest)
         pause_us(500);
@@ -175,17 +174,17 @@ static void work(void *context)
     unsigned self = child_index;
     struct worker *w = &stage->workers[self];
     redisContext *direct = NULL;
-    for (;;) {
+    for (uint64_t call = 1;; call++) {
         while (stage->rest) /* again, if it was let go and called back before it noticed */
             rest(stage, w);
-        w->since = milliseconds();
+        w->call = call;
         switch (random_below(6)) {
         case 0: come_or_go(stage, self); break;
         case 1:
         case 2: change_one(stage, w, self); break;
         default: bind_one(stage, w, self, &direct);
         }
-        w->since = 0;
+        w->call = 0;
         pause_us(OP_PAUSE_US);
     }
 }
@@ -193,12 +192,15 @@ static void work(void *context)
 void workload_watch(struct stage *stage)
 {
     for (unsigned i = 0; i < WORKERS; i++) {
-        uint64_t since = stage->workers[i].since, now = milliseconds();
-        if (!since || now < since + HANG_MS)
+        struct worker *w = &stage->workers[i];
+        uint64_t call = w->call;
+        w->steps = call && call == w->watched ? w->steps + 1 : 0;
+        w->watched = call;
+        if (w->steps < HANG_STEPS)
             continue;
         stage->hung++;
-        fprintf(stderr, "    worker %u is in one call since %llu ms\n", i,
-                (unsigned long long)(now - since));
+        fprintf(stderr, "    worker %u has been in one call for %llu steps\n", i,
+                (unsigned long long)w->steps);
     }
 }
 
