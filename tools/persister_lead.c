@@ -59,7 +59,7 @@ struct leader {
     uint64_t progress_said;      /* how far they were then                               */
     struct renew renew;
     bool reconciling;            /* a thorough comparison is to come to its end          */
-    bool once_more;              /* and then another: it was asked for after that began  */
+    bool once_more;              /* none has begun since one was asked for               */
     bool over;
     enum ending ending;          /* once over                                            */
     bool up;                     /* connected and filled                                 */
@@ -627,13 +627,12 @@ static enum verdict write_gathered(struct leader *l)
 static void reconcile(struct leader *l)
 {
     struct compare *c = &l->compare;
-    if (reconcile_requested()) {
-        l->once_more = l->reconciling && c->thorough && compare_running(c);
-        l->reconciling = true;
-    }
+    if (reconcile_requested())
+        l->reconciling = l->once_more = true;
     if (!l->reconciling)
         return;
-    if (!c->thorough || (!c->complete && !compare_running(c)) || (c->complete && l->once_more)) {
+    bool runs = c->thorough && compare_running(c);
+    if (!runs && (l->once_more || !c->thorough || !c->complete)) {
         l->once_more = false;
         compare_thoroughly(c, &l->batch);
     } else if (c->complete) {
