@@ -100,7 +100,7 @@ enum {
     X(NOTNUMBER, "the value is not an integer, or the sum does not fit into 64 bits")              \
     X(NOMEMORY, "no memory is left, in the table or in the process")                               \
     X(NOSPACE, "/dev/shm is full: make it larger, or remove what is not needed")                   \
-    X(LIMIT, "too many workers, threads, tables or outstanding tickets")                                                \
+    X(LIMIT, "too many workers, threads, tables or outstanding tickets")                           \
     X(PERMISSION, "the object's owner, mode or type is not trustworthy, or access was denied")     \
     X(NOTATABLE, "the object is not a sesstab table, or it is damaged")                            \
     X(WRONGVERSION, "the table was made by another version of sesstab")                            \

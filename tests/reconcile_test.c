@@ -376,6 +376,7 @@ static void what_can_not_be_compared_is_status_2(void **state)
     check_ok(sesstab_set_mode(world->table, SESSTAB_SELECTIVE));
     kill_redis(world->redis);
     check_equal(reconcile(world, plainly, output), 2);
+    check(strstr(output, "trying again") == NULL);
     check_equal(reconcile(world, dry, output), 2);
     check_equal(reconcile(world, (const char *[]){ "--policy", "mine", NULL }, output), 64);
     check_equal(run_program((const char *[]){ program("persister"), "--dry-run", NULL }, output,

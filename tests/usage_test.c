@@ -1,6 +1,6 @@
 /*
  * What the programs are asked wrongly: exit status 64 and a sentence that names what is wrong, before
- * anything is touched; and the exit status of what cannot be done where 1 has another meaning.
+ * anything is touched; and what cannot be done where exit status 1 has another meaning.
  */
 #include "tests/harness.h"
 

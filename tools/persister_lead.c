@@ -128,8 +128,8 @@ static void say_down(struct leader *l, const char *event)
     l->said_up = false;
     log_event(LEVEL_WARN, event, TEXT("redis", l->address.text),
               TEXT("reason", l->redis.reason),
-              TEXT("note", l->over ? NULL : "trying again; the table works, logins are answered "
-                                    "unknown"));
+              TEXT("note", l->over || l->settings->reconcile
+                           ? NULL : "trying again; the table works, logins are answered unknown"));
 }
 
 static void went_down(struct leader *l)
