@@ -4,7 +4,6 @@
  */
 #include "tests/harness.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -66,11 +65,14 @@ static void what_cannot_be_done_is_not_taken_for_a_difference(void **state)
         { "persister", "--table", "/never", "--reconcile", "--password-file", "/never" },
         { "persister", "--reconcile", "--dry-run", "--password-file", "/never" },
         { "persister", "--import-json", "old", "--password-file", "/never" },
+        { "persister", "--import-json", "old", "--prefix", "new", "--redis", "unix:/never" },
     };
     char output[2048];
     (void)state;
-    for (size_t i = 0; i < sizeof cannot / sizeof *cannot; i++)
+    for (size_t i = 0; i < sizeof cannot / sizeof *cannot; i++) {
         check_equal(run(cannot[i], output, sizeof output), 2);
+        check(strstr(output, "/never") != NULL); /* what it was that was in the way */
+    }
 }
 
 int main(void)

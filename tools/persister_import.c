@@ -44,7 +44,10 @@ static bool fail(const char *reason)
 /* The connection was dropped, with a reason. */
 static bool fail_dropped(const struct import *im)
 {
-    return fail(stop_requested() ? "asked to stop; run it again to go on" : im->redis.reason);
+    log_event(LEVEL_ERROR, "failed", TEXT("redis", im->settings->address.text),
+              TEXT("reason", stop_requested() ? "asked to stop; run it again to go on"
+                                              : im->redis.reason));
+    return false;
 }
 
 static void say_progress(struct import *im, size_t done)
