@@ -75,7 +75,7 @@ enum { STORE_TAKE_MAX = 4096 }; /* sessions in one take */
 struct store_image {
     slot_ref slot;
     bool urgent;          /* a ticket waits for it                                                  */
-    uint32_t tickets, chain; /* those that it was taken for; store.c's                              */
+    uint32_t tickets, chain; /* those that it was taken for; store_ticket.c's                              */
     /* Filled by store_read(): */
     enum store_kind kind;
     bool replace;         /* PUT: delete both keys first; Redis may hold another generation or

@@ -1,6 +1,6 @@
 /*
  * From a change to the persister and back: dirty bit, ring, sleep, wake, ticket (lib/announce.c,
- * lib/bind.c, lib/store.c, shm/wait.h).
+ * lib/bind.c, lib/store_take.c, shm/wait.h).
  *
  * Workers touch sessions (a plain store, which waits in the worker's store buffer as on x86) or bind
  * them (a compare-and-swap, and then they wait for the verdict).  One persister leads and another
@@ -11,7 +11,7 @@
  *   bind, post, await                        bind, await
  *   announce_wake                            wake
  *   store_sleep, gather                      sleep_deeply, sleep_shortly
- *   store_take: tickets, rings, scan, sweep  take_tickets, take_rings, take_scan, sweep_some
+ *   store_take: tickets, rings, scan, sweep  take_tickets, take_rings, take_scan, store_sweep_some
  *   store_read, store_ack, answer            write
  *   store_lead                               the first line of Persister
  *   worker_recover, store_recover            Recovery
