@@ -181,7 +181,7 @@ static void what_is_asked_for_again_and_again_comes_to_its_end(void **state)
     wait_until_redis_equals(world->table, world->redis);
     wait_until((kill(world->persister, SIGUSR1), file_says(persister_log(), "thorough=yes")));
     do_damage(world, &damages[0]);
-    kill(world->persister, SIGUSR1); /* while one runs, perhaps past it */
+    have_it_repaired(world); /* while one runs, perhaps past it */
     wait_until(diff(world, false, output) == 0);
 }
 
