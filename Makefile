@@ -3,6 +3,7 @@
 #   SAN=address,undefined | thread    build everything with these sanitizers (into build/san-...)
 #   CC=clang                          another compiler (into build/clang)
 #   WERROR=1                          warnings are errors
+#   CHECK_JOBS=2                      how many test programs `make check` runs at a time
 #   PREFIX=/usr/local DESTDIR=        where `make install` puts things
 
 MAKEFLAGS += --no-print-directory
@@ -11,6 +12,7 @@ comma := ,
 SAN    ?=
 BUILD  := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(filter-out cc gcc,$(notdir $(CC))),/$(notdir $(CC)))
 PREFIX ?= /usr/local
+CHECK_JOBS ?= 2
 
 CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wvla $(if $(WERROR),-Werror)
@@ -99,7 +101,7 @@ $(CPLUSPLUS): tests/cplusplus_check.cc lib/sesstab.h $(SHARED)
 check:  ## install what is missing, build, and run every test, with real processes and a real Redis
 	@.ci/install test
 	@$(MAKE) -s all tests
-	@SESSTAB_BIN=$(BUILD) tests/run.sh $(TESTS) $(CHECKS) $(CPLUSPLUS)
+	@SESSTAB_BIN=$(BUILD) CHECK_JOBS=$(CHECK_JOBS) tests/run.sh $(TESTS) $(CHECKS) $(CPLUSPLUS)
 
 install: all  ## (as root) library, header, programs, man pages, systemd units
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin \
