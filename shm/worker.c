@@ -243,9 +243,19 @@ static void context_give(struct process *p, struct context *c)
     p->free = c;
 }
 
+/* All but `user`, which is NULL: in a child, the entry of the thread that forked still leads here, and
+ * that thread may look just now. */
+static void context_clear(struct context *c)
+{
+    const size_t from = offsetof(struct context, thread);
+    c->shm = NULL;
+    memset((uint8_t *)c + from, 0, sizeof *c - from);
+}
+_Static_assert(offsetof(struct context, thread) == 16, "only shm and user come before");
+
 static int context_fill(struct shm *shm, struct context *c)
 {
-    memset(c, 0, sizeof *c);
+    context_clear(c);
     c->worker = shm->process->worker;
     int error = thread_claim(shm, c);
     if (error)
