@@ -223,7 +223,10 @@ void store_connected(struct store *s, bool connected)
 
 void store_acknowledged(struct store *s, enum acknowledged where, unsigned replicas)
 {
-    store_relaxed(&s->table->shm.header->acknowledged, (uint64_t)replicas << 8 | where);
+    atomic_u64 *told = &s->table->shm.header->acknowledged;
+    uint64_t word = (uint64_t)replicas << 8 | where;
+    if (load_relaxed(told) != word) /* said with each batch, on a line that readers read */
+        store_relaxed(told, word);
 }
 
 uint64_t store_lag(struct store *s)
