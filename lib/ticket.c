@@ -129,8 +129,9 @@ static int back_group(struct shm *shm, unsigned g)
     return error;
 }
 
-/* In order, from the first: so no page is left out that group_high says is backed. */
-static int claim_group(sesstab *t, struct context *c)
+/* A group and its first ticket, so that the group goes back with its last one.  In order, from the
+ * first: so no page is left out that group_high says is backed. */
+static int claim_group(sesstab *t, struct context *c, unsigned *index)
 {
     struct tickets *p = t->tickets;
     for (unsigned g = 0; g < GROUPS; g++) {
@@ -145,7 +146,8 @@ static int claim_group(sesstab *t, struct context *c)
         store_relaxed(&p->worker, c->worker);
         atomic_store(&t->shm.answered[g], 0);
         atomic_fetch_or(&p->held[g / 64], UINT64_C(1) << g % 64);
-        atomic_store(&p->free[g], UINT64_MAX);
+        atomic_store(&p->free[g], UINT64_MAX - 1);
+        *index = (unsigned)GROUP_TICKET(g, 0);
         return SESSTAB_OK;
     }
     return SESSTAB_LIMIT;
@@ -191,9 +193,9 @@ int ticket_claim(sesstab *t, struct context *c, uint64_t handle, void *cookie, u
     struct tickets *p = t->tickets;
     int result = SESSTAB_OK;
     unsigned from = load_relaxed(&p->claim_from);
-    while (!claim_between(p, from, GROUPS, index) && !claim_between(p, 0, from, index))
-        if ((result = claim_group(t, c)))
-            return result;
+    if (!claim_between(p, from, GROUPS, index) && !claim_between(p, 0, from, index) &&
+        (result = claim_group(t, c, index)))
+        return result;
     struct errand *e = &p->errands[*index - THREADS];
     store_relaxed(&e->cookie, (uintptr_t)cookie);
     store_relaxed(&e->handle, handle);
