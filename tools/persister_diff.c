@@ -15,11 +15,18 @@ void ask_session(struct redis *redis, const char *active, const struct session_k
     redis_put(redis, "SISMEMBER", active, key->handle, NULL);
 }
 
-static bool has_come(struct redis *redis, const redisReply *reply)
+static bool has_come(struct redis *redis, const redisReply *reply, bool is_answer)
 {
-    if (reply && redis_refusal(reply) == REFUSAL_LATER)
+    if (redis_refusal(reply) == REFUSAL_LATER)
         redis_drop(redis, reply->str);
+    else if (reply && reply->type != REDIS_REPLY_ERROR && !is_answer)
+        redis_drop(redis, "what answers there is not Redis: of another type than was asked for");
     return reply && redis_connected(redis);
+}
+
+static bool is_pairs(const redisReply *reply)
+{
+    return redis_is_strings(reply) && reply->elements % 2 == 0;
 }
 
 bool receive_answers(struct redis *redis, struct answers *answers)
@@ -27,8 +34,10 @@ bool receive_answers(struct redis *redis, struct answers *answers)
     answers->record = redis_receive(redis);
     answers->metadata = redis_receive(redis);
     answers->member = redis_receive(redis);
-    return has_come(redis, answers->record) && has_come(redis, answers->metadata) &&
-           has_come(redis, answers->member);
+    return has_come(redis, answers->record, is_pairs(answers->record)) &&
+           has_come(redis, answers->metadata, is_pairs(answers->metadata)) &&
+           has_come(redis, answers->member,
+                    answers->member && answers->member->type == REDIS_REPLY_INTEGER);
 }
 
 const char *answers_refused(const struct answers *answers)

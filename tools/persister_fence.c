@@ -40,7 +40,7 @@ static bool ask_accepted(struct redis *redis, redisReply *reply, const char *wha
 /* What is no string is not ours, and SET replaces it. */
 static bool readable(struct redis *redis, const redisReply *reply, const char *what)
 {
-    return (reply && redis_refusal(reply) == REFUSAL_TYPE) || accepted(redis, reply, what);
+    return redis_refusal(reply) == REFUSAL_TYPE || accepted(redis, reply, what);
 }
 
 /* ---------------------------------------------------------------- who leads -------------- */
@@ -177,7 +177,7 @@ static bool set_token(struct fence *fence)
     if (!ask_accepted(fence->redis, redis_ask(fence->redis, "UNWATCH", NULL), "UNWATCH"))
         return false;
     redisReply *reply = redis_ask(fence->redis, "SET", fence->leader_key, fence->token, NULL);
-    if (reply && redis_refusal(reply) == REFUSAL_FULL) {
+    if (redis_refusal(reply) == REFUSAL_FULL) {
         freeReplyObject(reply);
         return set_token_when_full(fence);
     }

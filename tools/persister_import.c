@@ -330,8 +330,9 @@ static void old_pattern(char pattern[2 * KEY_BYTES], const char *prefix)
 static void judge_key(struct import *im, const char *key, size_t length)
 {
     uint64_t handle;
-    const char *name = key + strlen(im->settings->import_from) + strlen(":conn:");
-    if (strcmp(name, "active") == 0 || strchr(name, ':'))
+    size_t before = strlen(im->settings->import_from) + strlen(":conn:");
+    const char *name = key + before;
+    if (length < before || strcmp(name, "active") == 0 || strchr(name, ':'))
         return;
     if (!parse_handle(name, (size_t)(key + length - name), &handle))
         say_bad(im, key, "what its name ends with is no handle");
@@ -365,9 +366,7 @@ static bool look_for_others(struct import *im)
     do {
         redisReply *page = redis_ask(&im->redis, "SCAN", position, "MATCH", pattern, "COUNT", "1000",
                                      NULL);
-        bool good = page && page->type == REDIS_REPLY_ARRAY && page->elements == 2 &&
-                    page->element[0]->type == REDIS_REPLY_STRING &&
-                    page->element[1]->type == REDIS_REPLY_ARRAY;
+        bool good = redis_is_page(page);
         if (good) {
             judge_keys(im, page->element[1]);
             snprintf(position, sizeof position, "%s", page->element[0]->str);

@@ -589,12 +589,29 @@ const char *refusal_name(enum refusal refusal)
 
 enum refusal redis_refusal(const redisReply *reply)
 {
-    return reply->type == REDIS_REPLY_ERROR ? redis_classify(reply->str) : REFUSAL_NONE;
+    return reply && reply->type == REDIS_REPLY_ERROR ? redis_classify(reply->str) : REFUSAL_NONE;
 }
 
 bool redis_says(const redisReply *reply, const char *text)
 {
-    return (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS ||
+    return reply &&
+           (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS ||
             reply->type == REDIS_REPLY_ERROR) &&
            reply->len == strlen(text) && memcmp(reply->str, text, reply->len) == 0;
+}
+
+bool redis_is_strings(const redisReply *reply)
+{
+    if (!reply || reply->type != REDIS_REPLY_ARRAY)
+        return false;
+    for (size_t i = 0; i < reply->elements; i++)
+        if (reply->element[i]->type != REDIS_REPLY_STRING)
+            return false;
+    return true;
+}
+
+bool redis_is_page(const redisReply *reply)
+{
+    return reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
+           reply->element[0]->type == REDIS_REPLY_STRING && redis_is_strings(reply->element[1]);
 }

@@ -105,10 +105,21 @@ enum refusal {
 enum refusal redis_classify(const char *error);
 const char *refusal_name(enum refusal refusal);
 
+/*
+ * What a reply is.  The caller says for each which types it takes: what a damaged line makes of a
+ * reply may be of any other.  REPLY may be NULL (dropped), which is none of this.
+ */
+
 /* The class of REPLY's error; REFUSAL_NONE when it is no error. */
 enum refusal redis_refusal(const redisReply *reply);
 
 /* True for a string, status or error reply equal to TEXT. */
 bool redis_says(const redisReply *reply, const char *text);
+
+/* True for an array of strings only, as HGETALL gives. */
+bool redis_is_strings(const redisReply *reply);
+
+/* True for what SCAN and SSCAN give: where to go on, and an array of strings. */
+bool redis_is_page(const redisReply *reply);
 
 #endif

@@ -15,7 +15,7 @@ bool scan_begin(struct scan *scan, struct redis *redis, const char *prefix)
     redisReply *reply = redis_ask(redis, "SCARD", scan->active, NULL);
     if (reply && reply->type == REDIS_REPLY_INTEGER)
         scan->total = (uint64_t)reply->integer;
-    else if (reply && redis_refusal(reply) == REFUSAL_TYPE)
+    else if (redis_refusal(reply) == REFUSAL_TYPE)
         scan->unreadable = scan->done = true;
     else if (reply)
         redis_drop(redis, reply->type == REDIS_REPLY_ERROR ? reply->str : "SCARD is no number");
@@ -47,13 +47,6 @@ void scan_begin_keys(struct scan *scan, struct redis *redis, const char *prefix)
     snprintf(scan->position, sizeof scan->position, "0");
 }
 
-static bool is_page(const redisReply *reply)
-{
-    return reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-           reply->element[0]->type == REDIS_REPLY_STRING &&
-           reply->element[1]->type == REDIS_REPLY_ARRAY;
-}
-
 static bool fetch(struct scan *scan)
 {
     freeReplyObject(scan->page);
@@ -64,7 +57,7 @@ static bool fetch(struct scan *scan)
                                            "COUNT", "128", NULL);
     if (!scan->page)
         return false;
-    if (!is_page(scan->page)) {
+    if (!redis_is_page(scan->page)) {
         redis_drop(scan->redis, scan->page->type == REDIS_REPLY_ERROR
                                     ? scan->page->str : "the scan's answer is no page");
         return false;

@@ -75,7 +75,7 @@ bool server_ask(struct redis *redis, struct server *server)
     redisReply *info = redis_ask(redis, "INFO", NULL);
     if (info && info->type == REDIS_REPLY_STRING)
         read_info(redis, server, info->str);
-    else if (info && redis_refusal(info) == REFUSAL_LATER)
+    else if (redis_refusal(info) == REFUSAL_LATER)
         redis_drop(redis, info->str);
     else if (info && info->type == REDIS_REPLY_ERROR)
         snprintf(server->info_refused, sizeof server->info_refused, "%s", info->str);
