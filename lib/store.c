@@ -176,9 +176,12 @@ sesstab_mode store_mode(struct store *s, bool *switched)
     return (sesstab_mode)MODE_OF(word);
 }
 
+/* The mode is loaded after the ticket's word: one that was posted after a switch is not told UNKNOWN. */
 static bool give_up(struct store *s, unsigned index, struct ticket *k, uint64_t word, void *context)
 {
     (void)k, (void)context;
+    if (load_acquire(&s->table->shm.header->mode) != s->mode)
+        return false;
     ticket_say(s, index, word, TICKET_UNKNOWN);
     return true;
 }

@@ -287,12 +287,15 @@ static bool take_any(sesstab *t, sesstab_answer *answer)
     return take_between(t, from, GROUPS, answer) || take_between(t, 0, from, answer);
 }
 
-/* Is there an answer now of the ticket INDEX, if it is ours and in use? */
+/*
+ * Is there an answer now of the ticket INDEX, if it is ours and in use?  The mode is loaded after the
+ * ticket's word: one that was posted after a switch waits.
+ */
 static bool give_up(sesstab *t, unsigned index)
 {
     struct ticket *k = &t->shm.tickets[index];
     uint64_t word = load_acquire(&k->word);
-    if (TICKET_STATE(word) == TICKET_IDLE ||
+    if (shm_mode(&t->shm) != MODE_MEMORY || TICKET_STATE(word) == TICKET_IDLE ||
         load_relaxed(&k->owner) != load_relaxed(&t->tickets->worker))
         return false;
     if (TICKET_STATE(word) == TICKET_WAITING)

@@ -6,6 +6,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -407,6 +408,24 @@ static void a_binding_that_was_answered_at_once_is_not_rolled_back(void **state)
         check_world(world);
         check(redis_field_is(world->redis, KEY(1), "PlayerRef", player));
     }
+}
+
+/* A leader that is about to tell all who wait that nothing is durable in mode MEMORY comes late. */
+static void who_asks_after_the_switch_is_not_told_of_the_mode_before(void **state)
+{
+    struct world *world = start_world(SESSTAB_SELECTIVE);
+    char player[24];
+    (void)state;
+    insert_plain(world->table, 1);
+    for (unsigned i = 0; i < rounds(2000); i++) {
+        snprintf(player, sizeof player, "player-%u", i);
+        check_ok(sesstab_set_mode(world->table, SESSTAB_MEMORY));
+        if (i % 2)
+            sched_yield();
+        check_ok(sesstab_set_mode(world->table, SESSTAB_SELECTIVE));
+        check_ok(sesstab_bind(world->table, 1, player, WAIT_LIMIT));
+    }
+    check_world(world);
 }
 
 static void a_pending_binding_that_is_confirmed_at_once_is_not_rolled_back(void **state)
@@ -914,6 +933,7 @@ int main(void)
         TEST(refused_increments_take_away_what_they_added),
         TEST(a_refused_session_that_somebody_has_bound_stays),
         TEST(a_binding_that_was_answered_at_once_is_not_rolled_back),
+        TEST(who_asks_after_the_switch_is_not_told_of_the_mode_before),
         TEST(a_pending_binding_that_is_confirmed_at_once_is_not_rolled_back),
         TEST(a_binding_is_durable_though_its_metadata_is_refused_and_that_is_not_forgotten),
         TEST(what_redis_does_not_answer_is_unknown_and_stands),
