@@ -133,6 +133,13 @@ static void note_event(char *events, size_t size, const char *line)
     snprintf(events + used, size - used, "%s%s", used ? " " : "", name);
 }
 
+/* A connection that was slow to come back from something else breaks as "unreachable". */
+static bool says(const char *line, const char *text)
+{
+    return strstr(line, text) ||
+           (strcmp(text, "event=disconnected") == 0 && strstr(line, "event=unreachable"));
+}
+
 /* What the log says from OFFSET on; whether it says TEXT. */
 static bool read_events(const char *log, long offset, const char *text, char *events, size_t size)
 {
@@ -143,7 +150,7 @@ static bool read_events(const char *log, long offset, const char *text, char *ev
     events[0] = '\0';
     while (fgets(line, sizeof line, file)) {
         note_event(events, size, line);
-        said |= strstr(line, text) != NULL;
+        said |= says(line, text);
     }
     fclose(file);
     return said;
