@@ -273,12 +273,53 @@ static void late_bytes_of_a_connection_that_timed_out_change_nothing(void **stat
     overtake(&f);
 }
 
+enum { CROWD = 128 }; /* connections that make the answer to CLIENT LIST longer than 16 KiB */
+
+static void tell(struct redis *redis, const char *command)
+{
+    freeReplyObject(redis_query(redis, command));
+}
+
+/* From now on Redis closes a connection whose answer is longer than what it keeps for short ones. */
+static void let_long_answers_break(struct redis *redis, redisContext *crowd[CROWD])
+{
+    for (int i = 0; i < CROWD; i++) {
+        crowd[i] = redisConnectUnix(redis->url + strlen("unix:"));
+        freeReplyObject(redisCommand(crowd[i], "PING"));
+        check(!crowd[i]->err);
+    }
+    freeReplyObject(redis_query(redis, "CONFIG SET client-output-buffer-limit %s", "normal 1 0 0"));
+}
+
+/* Asked whether the one lives that has written its token, Redis closes the connection. */
+static void a_connection_that_breaks_proves_no_rival_alive(void **state)
+{
+    struct redis *redis = start_redis(NULL);
+    const char *name = new_name();
+    redisContext *crowd[CROWD];
+    (void)state;
+    start_persister(name, redis->url, NULL);
+    sesstab *table = open_table(name, &(sesstab_options){ .create = true });
+    check_ok(sesstab_wait_ready(table, WAIT_LIMIT));
+    insert_plain(table, 1);
+    let_long_answers_break(redis, crowd);
+    tell(redis, "SET " TEST_PREFIX ":leader 00000000000000ff.7.0000000000000001.1");
+    wait_until(file_says(persister_log(), "event=disconnected"));
+    wait_until(redis_calls(redis, "client|list") >= 3);
+    freeReplyObject(redis_query(redis, "CONFIG SET client-output-buffer-limit %s", "normal 0 0 0"));
+    check_ok(sesstab_bind(table, 1, "player", WAIT_LIMIT));
+    wait_until_redis_equals(table, redis);
+    for (int i = 0; i < CROWD; i++)
+        redisFree(crowd[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(late_bytes_of_a_dead_leader_change_nothing),
         TEST(late_bytes_of_a_stopped_leader_change_nothing),
         TEST(late_bytes_of_a_connection_that_timed_out_change_nothing),
+        TEST(a_connection_that_breaks_proves_no_rival_alive),
     };
     return run_all(tests);
 }

@@ -82,7 +82,7 @@ enum holder fence_holder(const struct fence *fence);
 
 /*
  * Whether the holder's connection is there and was used lately.  Redis may forbid the question
- * (ALIVE_UNKNOWN).
+ * (ALIVE_UNKNOWN); a connection that was dropped by it says nothing about the holder.
  */
 enum alive { ALIVE_NO, ALIVE_YES, ALIVE_UNKNOWN };
 enum alive fence_holder_alive(struct fence *fence);

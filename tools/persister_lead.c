@@ -337,6 +337,8 @@ static bool has_rival(struct leader *l, enum alive reads)
     bool waited = l->rival_until && now >= l->rival_until;
     if (fence_holder(&l->fence) == HOLDER_FOREIGN)
         alive = fence_holder_alive(&l->fence);
+    if (!redis_connected(&l->redis))
+        return true; /* who leads there is looked at again */
     bool unknown = alive == ALIVE_UNKNOWN;
     if (unknown && waited && l->rival_unknown)
         alive = reads;
@@ -467,7 +469,10 @@ static void fenced(struct leader *l)
         return;
     if (holder == HOLDER_FOREIGN && !says_it_again(l, l->fence.holder))
         return;
-    if (holder == HOLDER_FOREIGN && fence_holder_alive(&l->fence) != ALIVE_NO)
+    enum alive alive = holder == HOLDER_FOREIGN ? fence_holder_alive(&l->fence) : ALIVE_NO;
+    if (!redis_connected(&l->redis))
+        return;
+    if (alive != ALIVE_NO)
         end(l, ENDING_FAILED, "another table's persister has taken over this Redis and prefix");
     else if (!establish(l))
         redis_drop(&l->redis, "the lead was lost");
