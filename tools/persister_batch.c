@@ -350,7 +350,9 @@ static enum verdict remove_by_script(struct batch *batch, const uint64_t *handle
     free(keys);
 
     redisReply *reply = redis_receive(redis);
-    enum verdict verdict = !reply                                                       ? BROKEN
+    if (reply && reply->type != REDIS_REPLY_INTEGER && reply->type != REDIS_REPLY_ERROR)
+        redis_drop(redis, "EVAL did not answer with a number");
+    enum verdict verdict = !redis_connected(redis)                                      ? BROKEN
                            : reply->type == REDIS_REPLY_INTEGER && reply->integer == 0  ? COMMITTED
                            : reply->type == REDIS_REPLY_INTEGER && reply->integer == -1 ? FENCED
                                                                                         : ABORTED;
@@ -423,6 +425,19 @@ static enum verdict take_apart(struct batch *batch)
 
 enum truth { IN_REDIS, NOT_IN_REDIS, CANNOT_TELL };
 
+/* HMGET's answer to STORED_FIELDS, whatever is in them. */
+static bool is_stored(const redisReply *reply)
+{
+    if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
+        return false;
+    for (size_t i = 0; i < 3; i++) {
+        int type = reply->element[i]->type;
+        if (type != REDIS_REPLY_STRING && type != REDIS_REPLY_NIL)
+            return false;
+    }
+    return true;
+}
+
 /*
  * Whether Redis holds the binding of IMAGE, which it has just refused, from an earlier attempt
  * whose answer was lost (ours, or a dead leader's), or was refused in part.  *HELD is what is there of
@@ -435,9 +450,10 @@ static enum truth read_back(struct batch *batch, const struct store_image *image
     struct stored stored;
     session_key(&key, batch->prefix, image->handle);
     redisReply *reply = redis_ask(batch->fence->redis, "HMGET", key.record, STORED_FIELDS, NULL);
-    enum truth truth = CANNOT_TELL;
-    if (reply && (reply->type == REDIS_REPLY_ARRAY || redis_refusal(reply) == REFUSAL_TYPE))
-        truth = NOT_IN_REDIS;
+    enum truth truth = is_stored(reply) || redis_refusal(reply) == REFUSAL_TYPE ? NOT_IN_REDIS
+                                                                                : CANNOT_TELL;
+    if (reply && reply->type != REDIS_REPLY_ERROR && !is_stored(reply))
+        redis_drop(batch->fence->redis, "HMGET did not answer for each field");
     *held = (struct stored){ 0 };
     if (reply && parse_stored(reply, &stored) && stored.generation == image->generation)
         *held = stored;

@@ -11,7 +11,6 @@
 #include <string.h>
 
 enum { LOUD = 64 }; /* differences that one comparison logs at level info */
-static const uint64_t GENERATION_MAX = UINT64_MAX / 2;
 
 /* What the table claims of one session. */
 struct claim {

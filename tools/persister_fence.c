@@ -12,10 +12,11 @@
 
 enum { ALIVE_SECONDS = 3 }; /* a leader looks at Redis every second */
 
+/* What is no text is nothing that a persister wrote. */
 static void remember(char to[TOKEN_BYTES], const redisReply *reply)
 {
     to[0] = '\0';
-    if (reply->type == REDIS_REPLY_STRING)
+    if (redis_is_text(reply))
         snprintf(to, TOKEN_BYTES, "%s", reply->str);
 }
 
@@ -127,7 +128,7 @@ static enum alive alive_in(const char *list, const char *token)
     if (!found)
         return ALIVE_NO;
     const char *idle = strstr(found, " idle=");
-    return idle && atoi(idle + 6) < ALIVE_SECONDS ? ALIVE_YES : ALIVE_NO;
+    return idle && strtol(idle + 6, NULL, 10) < ALIVE_SECONDS ? ALIVE_YES : ALIVE_NO;
 }
 
 enum alive fence_holder_alive(struct fence *fence)
@@ -138,6 +139,8 @@ enum alive fence_holder_alive(struct fence *fence)
     redisReply *reply = redis_ask(fence->redis, "CLIENT", "LIST", NULL);
     if (redis_says(named, "OK") && reply && reply->type == REDIS_REPLY_STRING)
         alive = alive_in(reply->str, fence->holder);
+    else if (reply && reply->type != REDIS_REPLY_STRING && reply->type != REDIS_REPLY_ERROR)
+        redis_drop(fence->redis, "CLIENT LIST did not answer with a list");
     freeReplyObject(named);
     freeReplyObject(reply);
     return alive;
@@ -267,7 +270,8 @@ static bool set_epoch_when_full(struct fence *fence, const char *epoch)
                                  "redis.call('SET', KEYS[2], ARGV[2]) return 1";
     redisReply *reply = redis_ask(fence->redis, "EVAL", script, "2", fence->leader_key,
                                   fence->epoch_key, fence->token, epoch, NULL);
-    bool set = accepted(fence->redis, reply, "setting the epoch") && reply->integer == 1;
+    bool set = accepted(fence->redis, reply, "setting the epoch") &&
+               reply->type == REDIS_REPLY_INTEGER && reply->integer == 1;
     freeReplyObject(reply);
     return set;
 }

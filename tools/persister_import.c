@@ -93,6 +93,8 @@ static bool nobody_leads(struct import *im)
     if (fence_holder(&im->fence) == HOLDER_NOBODY)
         return true;
     enum alive alive = fence_holder_alive(&im->fence);
+    if (!redis_connected(&im->redis))
+        return fail_dropped(im);
     if (alive == ALIVE_NO)
         return true;
     snprintf(reason, sizeof reason,
@@ -209,8 +211,7 @@ static void write_session(struct import *im, const struct store_record *r)
 /* What is there of the session in our layout: 0 nothing, 1 all, -1 a part. */
 static int there(const redisReply *keys, const redisReply *active)
 {
-    bool hash = keys->type == REDIS_REPLY_INTEGER && keys->integer == 0;
-    bool alone = active->type == REDIS_REPLY_INTEGER && active->integer == 0;
+    bool hash = keys->integer == 0, alone = active->integer == 0;
     return hash && alone ? 0 : !hash && !alone ? 1 : -1;
 }
 
@@ -219,8 +220,12 @@ static const char *understand(const redisReply *json, const redisReply *keys, co
                               uint64_t handle, struct older *older, bool *present)
 {
     *present = false;
-    if (json->type == REDIS_REPLY_ERROR)
-        return json->str;
+    const redisReply *const replies[] = { json, keys, active };
+    for (size_t i = 0; i < sizeof replies / sizeof *replies; i++)
+        if (replies[i]->type == REDIS_REPLY_ERROR)
+            return replies[i]->str;
+    if (keys->type != REDIS_REPLY_INTEGER || active->type != REDIS_REPLY_INTEGER)
+        return "whether it is there in our layout was not answered with a number";
     if (json->type != REDIS_REPLY_STRING || json->len == 0)
         return "in the active set, but the key is missing (expired?) or empty";
     if (there(keys, active) < 0)

@@ -20,7 +20,7 @@ static void say_bad(struct load *load, const char *member, const char *why)
 
 static void note_numbers(struct load *load, const struct store_record *record)
 {
-    if (record->generation > load->max_generation)
+    if (record->generation > load->max_generation && record->generation <= GENERATION_MAX)
         load->max_generation = record->generation;
     if (record->handle > load->max_handle)
         load->max_handle = record->handle;

@@ -206,17 +206,12 @@ void append_touch(struct redis *redis, const struct session_key *key, uint64_t l
 
 /* ---------------------------------------------------------------- reading ---------------- */
 
-static bool is_text(const redisReply *reply)
-{
-    return reply->type == REDIS_REPLY_STRING && strlen(reply->str) == reply->len;
-}
-
 /* The value of NAME in HGETALL's reply; "" when it is missing; NULL when it is no text. */
 static const char *field(const redisReply *reply, const char *name)
 {
     for (size_t i = 0; i + 1 < reply->elements; i += 2)
         if (redis_says(reply->element[i], name))
-            return is_text(reply->element[i + 1]) ? reply->element[i + 1]->str : NULL;
+            return redis_is_text(reply->element[i + 1]) ? reply->element[i + 1]->str : NULL;
     return "";
 }
 
@@ -256,7 +251,8 @@ const char *parse_record(const redisReply *reply, uint64_t handle, struct store_
         return "in the active set, but its hash is missing";
     if (!number_field(reply, "Handle", &stored_handle) || stored_handle != handle)
         return "Handle is not the key's";
-    if (!number_field(reply, "Generation", &record->generation) || record->generation == 0)
+    if (!number_field(reply, "Generation", &record->generation) || record->generation == 0 ||
+        record->generation > GENERATION_MAX)
         return "Generation is missing or not a number";
     if (!number_field(reply, "Version", &record->version) || record->version == 0)
         return "Version is missing or not a number";
@@ -288,7 +284,7 @@ const char *parse_metadata(const redisReply *reply, struct store_record *record,
         return "out of memory";
     for (size_t i = 0; i < count; i++) {
         const redisReply *key = reply->element[2 * i], *value = reply->element[2 * i + 1];
-        if (!is_text(key) || value->type != REDIS_REPLY_STRING)
+        if (!redis_is_text(key) || value->type != REDIS_REPLY_STRING)
             return "a metadata key holds a NUL byte";
         (*pairs)[i] = (sesstab_pair){ key->str, value->str, value->len };
     }
@@ -302,7 +298,7 @@ bool parse_stored(const redisReply *reply, struct stored *stored)
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
         return false;
     for (size_t i = 0; i < 3; i++)
-        if (!is_text(reply->element[i]))
+        if (!redis_is_text(reply->element[i]))
             return false;
     return parse_number(reply->element[0]->str, reply->element[0]->len, &stored->generation) &&
            parse_number(reply->element[1]->str, reply->element[1]->len, &stored->version) &&

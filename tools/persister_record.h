@@ -74,6 +74,9 @@ void append_record(struct redis *redis, const struct session_key *key, const ses
 void append_metadata(struct redis *redis, const struct session_key *key, const sesstab_view *view);
 void append_touch(struct redis *redis, const struct session_key *key, uint64_t last_seen);
 
+/* Above it no generation is believed: tables count from the clock, and would come round to 0. */
+#define GENERATION_MAX (UINT64_MAX / 2)
+
 /*
  * Fills RECORD (but for its metadata) from the reply to HGETALL; strings stay the reply's.  NULL,
  * or what is wrong with it.

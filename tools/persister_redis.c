@@ -248,8 +248,9 @@ static bool select_database(struct redis *redis, int database)
         return true;
     snprintf(number, sizeof number, "%d", database);
     redisReply *reply = redis_ask(redis, "SELECT", number, NULL);
-    if (reply && reply->type == REDIS_REPLY_ERROR) {
-        snprintf(text, sizeof text, "Redis refused database %d: %s", database, reply->str);
+    if (reply && !redis_says(reply, "OK")) {
+        snprintf(text, sizeof text, "Redis refused database %d: %s", database,
+                 reply->type == REDIS_REPLY_ERROR ? reply->str : "it did not answer OK");
         redis_drop(redis, text);
     }
     freeReplyObject(reply);
@@ -600,6 +601,11 @@ bool redis_says(const redisReply *reply, const char *text)
            reply->len == strlen(text) && memcmp(reply->str, text, reply->len) == 0;
 }
 
+bool redis_is_text(const redisReply *reply)
+{
+    return reply && reply->type == REDIS_REPLY_STRING && strlen(reply->str) == reply->len;
+}
+
 bool redis_is_strings(const redisReply *reply)
 {
     if (!reply || reply->type != REDIS_REPLY_ARRAY)
@@ -610,8 +616,15 @@ bool redis_is_strings(const redisReply *reply)
     return true;
 }
 
+/* A cursor, as SCAN takes it back: decimal digits. */
+static bool is_cursor(const redisReply *reply)
+{
+    return redis_is_text(reply) && reply->len >= 1 && reply->len <= 20 &&
+           strspn(reply->str, "0123456789") == reply->len;
+}
+
 bool redis_is_page(const redisReply *reply)
 {
     return reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-           reply->element[0]->type == REDIS_REPLY_STRING && redis_is_strings(reply->element[1]);
+           is_cursor(reply->element[0]) && redis_is_strings(reply->element[1]);
 }

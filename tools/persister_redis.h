@@ -116,10 +116,13 @@ enum refusal redis_refusal(const redisReply *reply);
 /* True for a string, status or error reply equal to TEXT. */
 bool redis_says(const redisReply *reply, const char *text);
 
+/* True for a string without a NUL. */
+bool redis_is_text(const redisReply *reply);
+
 /* True for an array of strings only, as HGETALL gives. */
 bool redis_is_strings(const redisReply *reply);
 
-/* True for what SCAN and SSCAN give: where to go on, and an array of strings. */
+/* True for what SCAN and SSCAN give: where to go on, as a number, and an array of strings. */
 bool redis_is_page(const redisReply *reply);
 
 #endif

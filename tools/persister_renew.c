@@ -220,10 +220,13 @@ static enum verdict renew_by_script(struct renew *r, struct slice *slice, bool *
     redis_append(redis);
     redisReply *reply = redis_receive(redis);
     bool fenced = reply && reply->type == REDIS_REPLY_INTEGER;
+    bool of_each = reply && reply->type == REDIS_REPLY_ARRAY &&
+                   reply->elements == slice->key_count;
     if (reply && reply->type == REDIS_REPLY_ERROR)
         say_refused(r, reply->str);
-    *answered = reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == slice->key_count &&
-                read_answers(r, slice, reply->element, 1);
+    else if (reply && !fenced && !of_each)
+        redis_drop(redis, "EVAL did not answer for each key");
+    *answered = of_each && read_answers(r, slice, reply->element, 1);
     freeReplyObject(reply);
     return fenced ? FENCED : redis_connected(redis) ? COMMITTED : BROKEN;
 }

@@ -13,7 +13,7 @@ bool scan_begin(struct scan *scan, struct redis *redis, const char *prefix)
     active_key(scan->active, prefix);
     snprintf(scan->position, sizeof scan->position, "0");
     redisReply *reply = redis_ask(redis, "SCARD", scan->active, NULL);
-    if (reply && reply->type == REDIS_REPLY_INTEGER)
+    if (reply && reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0)
         scan->total = (uint64_t)reply->integer;
     else if (redis_refusal(reply) == REFUSAL_TYPE)
         scan->unreadable = scan->done = true;
@@ -60,6 +60,7 @@ static bool fetch(struct scan *scan)
     if (!redis_is_page(scan->page)) {
         redis_drop(scan->redis, scan->page->type == REDIS_REPLY_ERROR
                                     ? scan->page->str : "the scan's answer is no page");
+        scan_free(scan);
         return false;
     }
     snprintf(scan->position, sizeof scan->position, "%s", scan->page->element[0]->str);
@@ -72,7 +73,7 @@ static bool take_key(struct scan *scan, const char *key, size_t length)
 {
     static const char suffix[] = ":metadata";
     size_t start = strlen(scan->start), tail = sizeof suffix - 1;
-    if (length < start)
+    if (length < start || memcmp(key, scan->start, start) != 0)
         return false;
     key += start;
     length -= start;

@@ -59,8 +59,7 @@ const char *sentinels_parse(const char *text, struct sentinels *sentinels)
 static bool is_address(const redisReply *reply)
 {
     return reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-           reply->element[0]->type == REDIS_REPLY_STRING &&
-           reply->element[1]->type == REDIS_REPLY_STRING;
+           redis_is_text(reply->element[0]) && redis_is_text(reply->element[1]);
 }
 
 /* *MASTER by a sentinel's answer; else the connection is dropped, with the reason. */
@@ -71,9 +70,10 @@ static bool understand(struct redis *redis, const redisReply *reply, const char 
     const char *wrong = NULL;
     if (is_address(reply)) {
         const char *host = reply->element[0]->str;
-        snprintf(text, sizeof text, strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s", host,
-                 reply->element[1]->str);
-        wrong = redis_parse_address(text, master);
+        int length = snprintf(text, sizeof text, strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s",
+                              host, reply->element[1]->str);
+        wrong = (size_t)length < sizeof text ? redis_parse_address(text, master)
+                                             : "the address that it answered is too long";
     } else if (reply->type == REDIS_REPLY_NIL) {
         snprintf(text, sizeof text, "it knows no master of the name %.100s", name);
         wrong = text;

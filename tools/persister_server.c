@@ -44,7 +44,7 @@ static void read_info(struct redis *redis, struct server *server, const char *in
     drop_replica(redis, info);
 }
 
-static void read_config(struct server *server, const redisReply *reply)
+static void read_config(struct redis *redis, struct server *server, const redisReply *reply)
 {
     const struct {
         const char *name;
@@ -58,6 +58,8 @@ static void read_config(struct server *server, const redisReply *reply)
     server->config_refused[0] = '\0';
     if (reply->type == REDIS_REPLY_ERROR)
         snprintf(server->config_refused, sizeof server->config_refused, "%s", reply->str);
+    else if (reply->type != REDIS_REPLY_ARRAY)
+        redis_drop(redis, "CONFIG GET did not answer with settings");
     for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++)
         wanted[w].value[0] = '\0';
     if (reply->type != REDIS_REPLY_ARRAY)
@@ -67,6 +69,12 @@ static void read_config(struct server *server, const redisReply *reply)
             if (redis_says(reply->element[i], wanted[w].name) &&
                 reply->element[i + 1]->type == REDIS_REPLY_STRING)
                 snprintf(wanted[w].value, wanted[w].size, "%s", reply->element[i + 1]->str);
+}
+
+static void drop_unless_info(struct redis *redis, const redisReply *reply)
+{
+    if (reply && reply->type != REDIS_REPLY_STRING && reply->type != REDIS_REPLY_ERROR)
+        redis_drop(redis, "INFO did not answer with a text");
 }
 
 bool server_ask(struct redis *redis, struct server *server)
@@ -79,6 +87,7 @@ bool server_ask(struct redis *redis, struct server *server)
         redis_drop(redis, info->str);
     else if (info && info->type == REDIS_REPLY_ERROR)
         snprintf(server->info_refused, sizeof server->info_refused, "%s", info->str);
+    drop_unless_info(redis, info);
     freeReplyObject(info);
     server_look(redis, server);
     return redis_connected(redis);
@@ -88,7 +97,7 @@ void server_look(struct redis *redis, struct server *server)
 {
     redisReply *config = redis_ask(redis, "CONFIG", "GET", "*append*", NULL);
     if (config)
-        read_config(server, config);
+        read_config(redis, server, config);
     freeReplyObject(config);
 }
 
@@ -113,6 +122,8 @@ bool server_is_same(struct redis *redis, struct server *server)
     bool same_copy = same_field(replication, "master_replid", server->replid);
     if (replication && replication->type == REDIS_REPLY_STRING)
         drop_replica(redis, replication->str);
+    drop_unless_info(redis, run);
+    drop_unless_info(redis, replication);
     freeReplyObject(run);
     freeReplyObject(replication);
     return same_run && same_copy;
