@@ -30,10 +30,13 @@ $(BUILD)/tests/fuzz/attach_fuzz: LINK_MORE := -Wl,--wrap=mmap
 $(BUILD)/tests/fuzz/shmdump_fuzz: LINK_MORE := -lhiredis -lcjson -lmicrohttpd
 $(BUILD)/tests/fuzz/shmdump_fuzz: $(filter-out %/persister.o %/sesstabctl.o,$(call fuzz_objects,tools/*.c))
 $(BUILD)/fuzz/tools/shmdump.o: FUZZ_FLAGS += -Dmain=shmdump_main -Wno-missing-prototypes
+$(BUILD)/tests/fuzz/reply_fuzz: LINK_MORE := -lhiredis -lcjson -lmicrohttpd -lm -Wl,--wrap=getrandom \
+                                             -Wl,--wrap=redisConnectUnixWithTimeout
+$(BUILD)/tests/fuzz/reply_fuzz: $(filter-out %/persister.o %/sesstabctl.o %/shmdump.o,$(call fuzz_objects,tools/*.c))
 
 fuzzers: $(FUZZERS)
 
-fuzz: $(FUZZERS)  ## damaged segments against library, recovery and shmdump (FUZZ_SECONDS=, FUZZ_RUNS=)
+fuzz: $(FUZZERS)  ## damaged segments, and replies that are none (FUZZ_SECONDS=, FUZZ_RUNS=, FUZZ_TARGETS=)
 	@tests/fuzz/run $(BUILD)/tests/fuzz "$(FUZZ_SECONDS)" "$(FUZZ_RUNS)" "$(FUZZ_CORPUS)" $(FUZZ_TARGETS)
 
 fuzz-smoke: $(FUZZERS)  ## the same, a few seconds each
