@@ -18,6 +18,7 @@
 #include "tools/persister_diff.h"
 #include "tools/persister_fence.h"
 #include "tools/persister_load.h"
+#include "tools/persister_metrics.h"
 #include "tools/persister_scan.h"
 #include "tools/persister_server.h"
 
@@ -209,6 +210,7 @@ static void what_is_of_another_type_drops_the_connection(void **state)
         answered(*state, cases[i].replies);
         cases[i].ask(*state);
         assert_dropped(*state, cases[i].reason);
+        assert_int_equal(metric_of_drop(((struct line *)*state)->redis.reason), METRIC_ERROR_GARBAGE);
     }
 }
 
