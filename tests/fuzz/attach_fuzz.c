@@ -74,7 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input input = { data, size };
     sesstab *t = NULL;
     image_damage_file(&input, file);
-    if (sesstab_open(image_name(), NULL, &t) == SESSTAB_OK) {
+    const sesstab_options options = { .wait_ms = 1 }; /* as in image_build() */
+    if (sesstab_open(image_name(), &options, &t) == SESSTAB_OK) {
         work(t, &input);
         sesstab_close(t);
     }

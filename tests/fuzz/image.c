@@ -146,8 +146,9 @@ static void make_private(void)
 void image_build(void)
 {
     snprintf(name, sizeof name, "/sesstab-fuzz-%d", (int)getpid());
+    /* In a damaged mode every change waits for a persister: nobody is there. */
     const sesstab_options options = { .create = true, .max_bytes = CHUNKS * CHUNK_BYTES, .ring_entries = 8,
-                                      .full_fences = true };
+                                      .full_fences = true, .wait_ms = 1 };
     must(sesstab_open(name, &options, &table) == SESSTAB_OK, "the table can be made");
     atexit(remove_name);
     /* The same order in the index each time (F4). */
