@@ -217,6 +217,42 @@ static void killed_leaders_are_replaced_at_once_under_load(void **state)
     check_world(w);
 }
 
+/* Of the kernel, in /proc: 'D' waits for the kernel itself. */
+static char state_of(pid_t pid)
+{
+    char path[32], state = '?';
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+        state = '?';
+    if (file)
+        fclose(file);
+    return state;
+}
+
+/* Whether a killed persister had lost its lock while it still waited for the kernel. */
+static bool dies_at_once(struct world *w)
+{
+    struct persister *p = &w->persisters[0];
+    worker_id id = LEADER_WORKER(load_acquire(&header_of(w)->leader));
+    kill(p->pid, SIGKILL);
+    wait_until(!worker_alive(&w->table->shm, id));
+    char state = state_of(p->pid);
+    kill_child(p->pid);
+    start(w, 0);
+    wait_until(leader_of(w) == 0);
+    return state == 'D';
+}
+
+/* What the kernel waits for is the end of its inotify. */
+static void a_killed_leader_is_gone_before_the_kernel_has_ended_its_inotify(void **state)
+{
+    struct world *w = start_world(1);
+    (void)state;
+    wait_until(dies_at_once(w));
+    check_world(w);
+}
+
 /* ---------------------------------------------------------------- stopped ---------------- */
 
 static void a_stopped_leader_is_superseded_and_steps_back(void **state)
@@ -455,6 +491,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(killed_leaders_are_replaced_at_once_under_load),
+        TEST(a_killed_leader_is_gone_before_the_kernel_has_ended_its_inotify),
         TEST(a_stopped_leader_is_superseded_and_steps_back),
         TEST(a_leader_that_waits_for_redis_is_not_superseded),
         TEST(a_loader_is_not_superseded_but_replaced_when_it_dies),

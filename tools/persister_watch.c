@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,13 +24,15 @@ enum {
     IDLE_SHARE = 16             /* of what a look took, added to that */
 };
 
-enum { END, EVENTS, POLLED }; /* the wish to end, and inotify: -1 when it is not to be had */
+/* The wish to end; inotify, -1 when it is not to be had; and where inotify is kept in flight (V5), which
+ * is not polled. */
+enum { END, EVENTS, POLLED, IN_FLIGHT = POLLED, DESCRIPTORS };
 
 struct watch {
     sesstab *table;
     pthread_t thread;
     _Atomic(size_t) others;
-    struct pollfd polled[POLLED];
+    struct pollfd polled[DESCRIPTORS];
 };
 
 /* Of this thread's own work: waiting for a processor is not looking. */
@@ -85,6 +88,28 @@ static void *run(void *argument)
     return NULL;
 }
 
+/* V5: a socket in whose buffer FD lies, received by nobody; -1: deaths of this process show later. */
+static int keep_in_flight(int fd)
+{
+    int pair[2];
+    char byte = 0;
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof fd)] = { 0 };
+    struct iovec data = { &byte, 1 };
+    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control,
+                              .msg_controllen = sizeof control };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    *rights = (struct cmsghdr){ CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS };
+    memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+    if (fd < 0 || socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair))
+        return -1;
+    bool sent = sendmsg(pair[0], &message, MSG_NOSIGNAL) == 1;
+    close(pair[0]);
+    if (sent)
+        return pair[1];
+    close(pair[1]);
+    return -1;
+}
+
 static int open_events(const sesstab *table)
 {
     int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
@@ -99,7 +124,7 @@ static int open_events(const sesstab *table)
 
 static void close_all(struct watch *watch)
 {
-    for (int i = 0; i < POLLED; i++)
+    for (int i = 0; i < DESCRIPTORS; i++)
         if (watch->polled[i].fd >= 0)
             close(watch->polled[i].fd);
     free(watch);
@@ -115,6 +140,7 @@ struct watch *watch_start(sesstab *table)
     atomic_init(&watch->others, 1); /* until the first look */
     watch->polled[END] = (struct pollfd){ .fd = eventfd(0, EFD_CLOEXEC), .events = POLLIN };
     watch->polled[EVENTS] = (struct pollfd){ .fd = open_events(table), .events = POLLIN };
+    watch->polled[IN_FLIGHT].fd = keep_in_flight(watch->polled[EVENTS].fd);
     /* Signals are for the main thread, whose waits they cut short. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
