@@ -4,7 +4,8 @@
  * on top of the first's record.
  *
  * A change that waits for Redis keeps what it replaces, and puts it back, with the version that it had,
- * when Redis refuses it: unless the key was changed on top meanwhile, which then is what stands.
+ * when Redis refuses it: unless the key was changed on top meanwhile, by one who may put the refused
+ * value back, so that nobody can tell (CONFLICT).
  */
 #include "table.h"
 
@@ -118,6 +119,12 @@ static int edit_set(struct context *c, const struct change *change, struct draft
     return SESSTAB_OK;
 }
 
+/* At which version the key became what it is: where it is away, at which the session lost one last. */
+static uint64_t standing(const struct draft *d, int found, const struct entry *e)
+{
+    return found == SESSTAB_OK ? e->version : d->head.shrunk_version;
+}
+
 /* Back to what was there before the change, or without it to nothing. */
 static int edit_back(struct context *c, const struct change *change, struct draft *d, void *arguments)
 {
@@ -130,8 +137,8 @@ static int edit_back(struct context *c, const struct change *change, struct draf
     int found = find(d, a, &at, &e);
     if (found == SESSTAB_CORRUPT)
         return found;
-    if ((found == SESSTAB_OK ? e.version : 0) != a->version)
-        return CHANGE_NONE;
+    if (standing(d, found, &e) != a->version)
+        return SESSTAB_CONFLICT;
     if (found == SESSTAB_OK)
         drop(d, at, &e);
     if (!a->before_version) {
@@ -206,7 +213,7 @@ static int edit_delete(struct context *c, const struct change *change, struct dr
     if (a->wait && keep(a, &e))
         return SESSTAB_NOMEMORY;
     drop(d, at, &e);
-    d->head.shrunk_version = change->version; /* Redis must lose the field too */
+    a->version = d->head.shrunk_version = change->version; /* Redis must lose the field too */
     return SESSTAB_OK;
 }
 
@@ -258,10 +265,10 @@ static int edit_decrement(struct context *c, const struct change *change, struct
     size_t at;
     int64_t n;
     int result = edit_back(c, change, d, a);
-    if (result != CHANGE_NONE || change->generation != a->generation)
+    if (result != SESSTAB_CONFLICT)
         return result;
     if (find(d, a, &at, &e) != SESSTAB_OK || !number(&e, &n))
-        return CHANGE_NONE; /* nothing of the sum stands */
+        return SESSTAB_CONFLICT; /* nothing of the sum stands now */
     if (__builtin_sub_overflow(n, a->delta, &n))
         return SESSTAB_NOTNUMBER;
     drop(d, at, &e);

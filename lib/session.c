@@ -523,7 +523,7 @@ int sesstab_touch(sesstab *t, uint64_t handle, uint64_t now)
 struct state_arguments {
     sesstab_state wanted, before;
     worker_id owner;     /* before */
-    uint64_t generation;
+    uint64_t generation, version; /* of the change */
 };
 
 static bool state_allowed(sesstab_state wanted, bool bound)
@@ -534,7 +534,6 @@ static bool state_allowed(sesstab_state wanted, bool bound)
 static int edit_state(struct context *c, const struct change *change, struct draft *d, void *arguments)
 {
     struct state_arguments *a = arguments;
-    (void)change;
     a->before = (sesstab_state)d->head.state;
     a->owner = d->head.owner;
     a->generation = d->head.generation;
@@ -545,18 +544,21 @@ static int edit_state(struct context *c, const struct change *change, struct dra
     if (a->before == SESSTAB_DETACHED)
         d->head.owner = c->worker;
     d->head.state = (uint8_t)a->wanted;
+    a->version = change->version;
     return SESSTAB_OK;
 }
 
-/* Redis refused it: back to what was, unless it was changed meanwhile. */
+/* Redis refused it: back to what was.  A state does not say who has set it, so this is known only while
+ * nobody has changed the session. */
 static int edit_state_back(struct context *c, const struct change *change, struct draft *d,
                            void *arguments)
 {
     const struct state_arguments *a = arguments;
     (void)c;
-    if (change->generation != a->generation || d->head.state != a->wanted ||
-        !state_allowed(a->before, d->head.player_length != 0))
+    if (change->generation != a->generation)
         return CHANGE_NONE;
+    if (change->version != a->version + 1)
+        return SESSTAB_CONFLICT;
     d->head.state = (uint8_t)a->before;
     d->head.owner = a->owner;
     return SESSTAB_OK;
@@ -629,7 +631,7 @@ static int remove_damaged(struct context *c, struct slot *s, uint64_t handle, ui
 
 /* What is removed, and what became of it. */
 struct removal {
-    uint64_t only;       /* of this generation, if nobody has bound it; 0: whatever is there */
+    uint64_t only;       /* of this generation, if nobody has changed it; 0: whatever is there */
     slot_ref slot;
     uint64_t generation, version; /* of the tombstone; 0: there is none */
 };
@@ -649,7 +651,7 @@ static int remove_slot(struct context *c, struct slot *s, uint64_t handle, struc
         }
         if ((current & CURRENT_TOMB) || (r->only && r->only != b->generation))
             return SESSTAB_NOTFOUND;
-        if (r->only && b->bound_version)
+        if (r->only && b->version != b->born_version)
             return SESSTAB_EXISTS;
         bool stored = current & CURRENT_STORED;
         uint32_t player = b->player_hash, acked = b->flags & BLOCK_ACKED ? b->acked_hash : 0;

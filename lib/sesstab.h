@@ -144,15 +144,16 @@ typedef struct sesstab sesstab;
  * A change that waits answers, besides what else it may:
  *
  *   OK       Redis has it.
- *   REFUSED  Redis said no, and nothing of the change stands in the table: what was there before was
- *            put back, unless somebody changed it again meanwhile.  (A binding is rolled back by the
- *            persister, anything else by the call itself before it returns: a caller that is killed
- *            in between leaves a change that nobody was told anything about, and which is written
- *            behind.  Others may have seen it in the meantime, and Redis may have it until what was put
- *            back is written.  An increment takes its DELTA away again, whoever changed the key on
- *            top.  Of two changes of one key that are both refused, the later puts back what it found.)
+ *   REFUSED  Redis said no, and what was there before was put back: nothing of the change stands in
+ *            the table, nor will it.  (A binding is rolled back by the persister, anything else by the
+ *            call itself before it returns: a caller that is killed in between leaves a change that
+ *            nobody was told anything about, and which is written behind.  Others may have seen it in
+ *            the meantime, and Redis may have it until what was put back is written.  An increment
+ *            takes its DELTA away again, whoever changed the key on top.)
  *   UNKNOWN  the time is up, or the mode became MEMORY meanwhile, or what was refused could not be put
- *            back (no memory; a new session that somebody has bound).  The change stands, pending.
+ *            back: no memory; or others had changed the key meanwhile, or deleted any after this one
+ *            was, or changed anything of a session that was inserted, or whose state was set.  The
+ *            change stands, pending, or what they made of it.
  *   NOTFOUND the session was removed while this call waited.
  *
  * What is answered OK without waiting is never rolled back: what is made on top of it and refused goes

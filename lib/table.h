@@ -173,8 +173,8 @@ int change_await(sesstab *t, const struct wanted *wanted);
 
 /*
  * Waits for a change that was just published.  If Redis refuses it UNDO takes it back: an edit that
- * returns CHANGE_NONE where nothing of the change stands any more.  As ticket_await(); REFUSED only when
- * nothing of it stands.
+ * returns CHANGE_NONE where nothing of the change stands any more, nor can come back, and CONFLICT where
+ * nobody can tell.  As ticket_await(); REFUSED only when nothing of it stands, nor ever will.
  */
 int change_settle(sesstab *t, uint64_t handle, const struct change *change, change_fn *undo,
                   void *arguments);

@@ -4,7 +4,8 @@
  *
  *   caller     publishes, keeping what was before -> posts its ticket (ticket.h), sleeps
  *   persister  answers DURABLE or REFUSED
- *   caller     REFUSED: one more change puts back what was, unless nothing of the first stands
+ *   caller     REFUSED: one more change puts back what was; UNKNOWN where somebody has changed it on
+ *              top: who is refused as well puts back what was refused (tests/models/changes.pml)
  *
  * Killed in between, it has told nobody anything: the change stands, and is written behind.
  * Whether a call waits is decided once, at its beginning, by the mode and the thread's class.

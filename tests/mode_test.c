@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/table.h"
+
 #define KEY(handle) TEST_PREFIX ":conn:" #handle
 #define METADATA KEY(1) ":metadata"
 
@@ -381,6 +383,150 @@ static void a_refused_session_that_somebody_has_bound_stays(void **state)
     check_string(look(world->table, 9).player, "#9");
     tell_redis(world, "CONFIG SET maxmemory 0");
     check_world(world);
+}
+
+/* A process that makes a change and waits, and is stopped before it learns what Redis said. */
+struct late {
+    struct world *world;
+    int (*make)(sesstab *table);
+    pid_t pid;
+    _Atomic int result;
+};
+
+static void make_late(void *context)
+{
+    struct late *late = context;
+    synchronous(late->world->table, WAIT_LIMIT);
+    late->result = late->make(late->world->table);
+}
+
+static bool is_changed(struct world *world, const char *before)
+{
+    char now[TEXT];
+    table_text(world->table, now);
+    return strcmp(now, before) != 0;
+}
+
+/* The persister is stopped; the change is made, and its caller waits. */
+static struct late *start_late(struct world *world, int (*make)(sesstab *table))
+{
+    struct late *late = shared_memory(sizeof *late);
+    char before[TEXT];
+    *late = (struct late){ .world = world, .make = make, .result = -1 };
+    table_text(world->table, before);
+    late->pid = start_child(make_late, late);
+    wait_until(is_changed(world, before));
+    return late;
+}
+
+static unsigned tickets_in(sesstab *table, enum ticket_state state)
+{
+    unsigned count = 0;
+    for (uint64_t i = 0; i < load_acquire(&table->shm.header->thread_high); i++)
+        count += TICKET_STATE(load_acquire(&table->shm.tickets[i].word)) == state;
+    return count;
+}
+
+/* All who wait were refused; those who are stopped do not know it. */
+static void refuse_late(struct world *world, struct late *const *late, unsigned count)
+{
+    tell_redis(world, "CONFIG SET maxmemory 1");
+    for (unsigned i = 0; i < count; i++) {
+        wait_until(tickets_in(world->table, TICKET_WAITING) == count);
+        kill(late[i]->pid, SIGSTOP);
+    }
+    kill(world->persister, SIGCONT);
+    wait_until(tickets_in(world->table, TICKET_REFUSED) == count);
+}
+
+static int go_on(struct late *late)
+{
+    kill(late->pid, SIGCONT);
+    join_child(late->pid);
+    return late->result;
+}
+
+static void accept(struct world *world)
+{
+    tell_redis(world, "CONFIG SET maxmemory 0");
+    check_world(world);
+}
+
+static void check_old(struct world *world, const char *value)
+{
+    sesstab_view view = look(world->table, 1);
+    check_string(metadata_of(&view, "old") ? metadata_of(&view, "old") : "(none)", value);
+}
+
+static int set_first(sesstab *table) { return set_text(table, 1, "old", "first"); }
+static int set_second(sesstab *table) { return set_text(table, 1, "old", "second"); }
+
+/* Who takes back first finds the other's on top, who will put back what he found. */
+static void of_two_refused_changes_of_one_key_none_comes_back_that_was_told_refused(void **state)
+{
+    (void)state;
+    for (int earlier = 0; earlier < 2; earlier++) {
+        struct world *world = start_world(SESSTAB_SELECTIVE);
+        prepare(world);
+        kill(world->persister, SIGSTOP);
+        struct late *first = start_late(world, set_first), *second = start_late(world, set_second);
+        refuse_late(world, (struct late *[]){ first, second }, 2);
+        if (earlier) {
+            check_result(go_on(first), SESSTAB_UNKNOWN);
+            check_old(world, "second");
+            check_result(go_on(second), SESSTAB_REFUSED);
+            check_old(world, "first");
+        } else {
+            check_result(go_on(second), SESSTAB_REFUSED);
+            check_old(world, "first");
+            check_result(go_on(first), SESSTAB_REFUSED);
+            check_old(world, "before");
+        }
+        accept(world);
+    }
+}
+
+static void delete_again(sesstab *table)
+{
+    check_ok(set_text(table, 1, "old", "another"));
+    check_ok(sesstab_delete(table, 1, "old"));
+}
+
+static void set_state_again(sesstab *table)
+{
+    check_ok(sesstab_set_state(table, 1, SESSTAB_CONNECTED, NULL));
+    check_ok(sesstab_set_state(table, 1, SESSTAB_ACCOUNT, NULL));
+}
+
+static void change_nine(sesstab *table)
+{
+    check_ok(set_text(table, 9, "width", "80"));
+}
+
+/* What others made meanwhile was answered OK: it is not taken back with what was refused below. */
+static void who_learns_late_that_it_was_refused_takes_back_nobody_elses_change(void **state)
+{
+    static const struct {
+        int (*make)(sesstab *table);
+        void (*meanwhile)(sesstab *table);
+    } cases[] = { { delete_old, delete_again }, { to_account, set_state_again },
+                  { insert_nine, change_nine } };
+    struct world *world = start_world(SESSTAB_SELECTIVE);
+    char before[TEXT], after[TEXT];
+    (void)state;
+    prepare(world);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        kill(world->persister, SIGSTOP);
+        struct late *late = start_late(world, cases[i].make);
+        refuse_late(world, &late, 1);
+        cases[i].meanwhile(world->table);
+        accept(world);
+        table_text(world->table, before);
+        check_result(go_on(late), SESSTAB_UNKNOWN);
+        table_text(world->table, after);
+        check_string(after, before);
+        check_world(world);
+    }
 }
 
 /* What was answered OK at once was promised to nobody but its caller; it is kept all the same. */
@@ -932,6 +1078,8 @@ int main(void)
         TEST(a_removal_that_redis_refuses_is_unknown_and_comes_to_pass),
         TEST(refused_increments_take_away_what_they_added),
         TEST(a_refused_session_that_somebody_has_bound_stays),
+        TEST(of_two_refused_changes_of_one_key_none_comes_back_that_was_told_refused),
+        TEST(who_learns_late_that_it_was_refused_takes_back_nobody_elses_change),
         TEST(a_binding_that_was_answered_at_once_is_not_rolled_back),
         TEST(who_asks_after_the_switch_is_not_told_of_the_mode_before),
         TEST(a_pending_binding_that_is_confirmed_at_once_is_not_rolled_back),
