@@ -8,8 +8,8 @@
  * executes what lies in its input buffers whenever it likes, of closed connections too, or refuses it.
  *
  *   in the code                                    here
- *   session_change_slot, draft_bind, publish       bind
- *   post, await                                    bind
+ *   session_change_slot, draft_bind, publish       put_binding, put_final, confirm
+ *   ticket_post, ticket_await                      Worker
  *   fence_take: SET token, WATCH, GET              take_lead
  *   batch: MULTI HSET EXEC, WATCH leader, GET      send; Redis executes it as one
  *   store_read, examine                            read_record
@@ -28,9 +28,10 @@
  *   K3  When nobody moves, Redis has the record's version and binding, and all who wait have
  *       been answered.                                                          P8, D3
  *   K4  A verdict is said to the ticket that it was found for, once.            D3
+ *   K5  A binding that was answered OK at once is never rolled back.            M3
  *
  * A binding's name is the version at which it was made; 0: to nobody.  Redis losing its data
- * (incarnations) and removing (tombstones) are not here.
+ * (incarnations) is not here; other changes that wait, and removals, are in changes.pml.
  */
 #include "common.pml"
 
@@ -57,6 +58,7 @@
 /* `current` is {version, marked}: a compare-and-swap of it changes all of these at once. */
 byte version = 1;
 bit marked;            /* CURRENT_ACKED                                       */
+bit final;             /* BLOCK_FINAL: the binding in it is never rolled back */
 byte player;           /* the binding in the record                           */
 byte bound;            /* bound_version                                       */
 bit has_acked;         /* BLOCK_ACKED: there is something to roll back to ... */
@@ -69,7 +71,7 @@ mtype ticket[WORKERS] = IDLE;
 byte ticket_version[WORKERS];
 
 /* What was said, to judge it by: a bit per version. */
-short said_durable, said_refused, was_written, rolled_back;
+short said_durable, said_refused, said_at_once, was_written, rolled_back;
 
 #define max(a, b) ((a) > (b) -> (a) : (b))
 
@@ -152,7 +154,7 @@ proctype Redis()
 /* ---------------------------------------------------------------- changing ----------------- */
 
 /* What session_change_slot concludes; D is what was durable before the record was read. */
-#define is_acked(d) (marked || (d) >= bound)
+#define is_acked(d) (marked || final || (d) >= bound)
 #define unchanged (version == seen && marked == was_marked)
 
 /* record_in */
@@ -175,13 +177,49 @@ inline put_binding(d)
     version++; /* COMMIT: the binding is published */
     player = version;
     bound = version;
-    marked = false
+    marked = false;
+    final = false
+}
+
+/* The same by a call that does not wait, and is answered OK at once. */
+inline put_final()
+{
+    version++; /* COMMIT: the binding is published */
+    player = version;
+    bound = version;
+    has_acked = false;
+    marked = false;
+#if MUTANT == 14
+    final = false;
+#else
+    final = true;
+#endif
+    said_at_once = said_at_once | BIT(player)
+}
+
+/* Such a call that finds the binding there already. */
+inline confirm()
+{
+#if MUTANT != 15
+    if
+    :: !is_acked(durable) -> version++; has_acked = false; final = true /* COMMIT: confirmed */
+    :: else
+    fi;
+#endif
+    said_at_once = said_at_once | BIT(player)
 }
 
 proctype Worker(byte me)
 {
     byte mine, seen, d, binds;
     bit was_marked;
+#ifdef AT_ONCE /* all but the first worker */
+    if
+    :: atomic { me != 0 -> put_final(); goto over }
+    :: atomic { me != 0 -> confirm(); goto over }
+    :: atomic { me == 0 -> skip }
+    fi;
+#endif
 #ifdef IN_ORDER
     me == 0 || ticket[0] != IDLE || (done & 1); /* the second one binds while the first one waits */
 #endif
@@ -205,8 +243,10 @@ again:
     mine = 0;
     if
     :: atomic { me == 0 && binds + 1 < BINDS -> binds++; goto again }
-    :: atomic { me != 0 || binds + 1 == BINDS -> done = done | BIT(me) }
-    fi
+    :: atomic { me != 0 || binds + 1 == BINDS -> skip }
+    fi;
+over:
+    atomic { done = done | BIT(me) }
 }
 
 /* ---------------------------------------------------------------- verdicts ----------------- */
@@ -362,12 +402,12 @@ inline acknowledge()
 /* edit_roll_back, publish */
 inline roll_back()
 {
-    assert(!(said_durable & BIT(player)));                                            /* K1 */
+    assert(!((said_durable | said_at_once) & BIT(player)));                           /* K1, K5 */
     rolled_back = rolled_back | BIT(player);
     player = (has_acked -> acked : 0);
-    assert(player == 0 || (was_written & BIT(player)));                               /* K2 */
+    assert(player == 0 || ((was_written | said_at_once) & BIT(player)));              /* K2 */
     assert(!(said_refused & BIT(player)));                                            /* K2 */
-    assert((said_durable & ~(BIT(player) - 1) & ~BIT(player) & (BIT(bound) - 1)) == 0); /* K1 */
+    assert(((said_durable | said_at_once) & ~(BIT(player) - 1) & ~BIT(player) & (BIT(bound) - 1)) == 0); /* K1, K5 */
 #if MUTANT != 12 /* the record says at which version that was bound */
     d = max(d, player);
 #endif
@@ -375,13 +415,14 @@ inline roll_back()
     has_acked = false;
     refused = bound;
     bound = d;
-    marked = false
+    marked = false;
+    final = true
 }
 
 inline refuse()
 {
     atomic {
-        rolled = !(durable >= image_bound || marked && bound == image_bound)
+        rolled = !(durable >= image_bound || (marked || final) && bound == image_bound)
     };
 #if MUTANT == 6
     speak_refused(0); /* before it is rolled back */
