@@ -29,8 +29,7 @@ enum {
     NAMES_MAX = 64,
     TABLES_MAX = 32,
     CHILDREN_MAX = 256,
-    AREAS_MAX = 16,
-    HUNG_AFTER = 400 /* seconds: longer than any test takes on the slowest machine */
+    AREAS_MAX = 16
 };
 
 static pid_t test_process;
@@ -46,6 +45,7 @@ static pid_t children[CHILDREN_MAX];
 static struct area { void *memory; size_t size; } areas[AREAS_MAX];
 
 unsigned child_index;
+const char *_Atomic test_waits_for;
 
 /* ---------------------------------------------------------------- checks ---------------- */
 
@@ -139,9 +139,11 @@ static void forget(pid_t pid)
 static int reap(pid_t pid)
 {
     int status = 0;
+    test_waits_for = "the end of a child";
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
             return -1;
+    test_waits_for = NULL;
     forget(pid);
     return status;
 }
@@ -204,12 +206,19 @@ static void start_janitor(void)
     _exit(0);
 }
 
+static void say(const char *text)
+{
+    if (write(STDERR_FILENO, text, strlen(text)) < 0)
+        _exit(2);
+}
+
 static void hung(int signal_number)
 {
-    static const char text[] = "the test hangs\n";
+    const char *what = test_waits_for;
     (void)signal_number;
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(2);
+    say("the test hangs; it waits for ");
+    say(what ? what : "something else than the harness knows");
+    say("\n");
     _exit(1);
 }
 
@@ -278,7 +287,7 @@ int test_begin(void **state)
 int test_end(void **state)
 {
     (void)state;
-    alarm(0);
+    alarm(HUNG_AFTER); /* a child in the middle of a system call may take long to end */
     for (unsigned i = 0; i < CHILDREN_MAX; i++)
         if (children[i]) {
             kill(children[i], SIGKILL);
@@ -293,6 +302,7 @@ int test_end(void **state)
             munmap(areas[i].memory, areas[i].size);
     memset(areas, 0, sizeof areas);
     remove_objects(test_process);
+    alarm(0);
     return redis_harness_end() && fine ? 0 : -1;
 }
 
@@ -483,6 +493,7 @@ int run_program(const char *const argv[], char *output, size_t size)
     }
     remember(pid);
     close(ends[1]);
+    test_waits_for = argv[0];
     do {
         bool room = used + 1 < size;
         got = read(ends[0], room ? output + used : rest, room ? size - 1 - used : sizeof rest);

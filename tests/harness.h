@@ -7,7 +7,8 @@
  *   T2  Every process that is started here dies with the one that started it, at the latest when
  *       its test ends.
  *   T3  check() and its kin work in children and threads too: they say where; the child exits 1.
- *   T4  Nothing asserts a time.  wait_until() gives up only after a limit that means "never".
+ *   T4  Nothing asserts a time.  wait_until() gives up only after a limit that means "never", and so
+ *       does who asks Redis; a test that hangs elsewhere, its end too, is ended and says in what.
  *   T5  At the end of each test shmdump finds nothing wrong with the tables that are open.
  *   T6  What is random comes from one seed, printed on failure; SESSTAB_SEED repeats it.
  *
@@ -88,18 +89,36 @@ void check_equal_at(const char *file, int line, const char *what, uint64_t value
 void check_string_at(const char *file, int line, const char *what, const char *value,
                      const char *expected);
 
+/* What this process waits for just now, in words that last as long; NULL: for nothing that is known.
+ * The test that hangs says it. */
+extern const char *_Atomic test_waits_for;
+
+static inline bool test_says_what_for(const char *what)
+{
+    test_waits_for = what;
+    return true;
+}
+
+#define TEST_LINE_(line) #line
+#define TEST_LINE(line) TEST_LINE_(line)
+
 /* Evaluates CONDITION again and again until it is true; after a minute the test has failed. */
 #define wait_until(condition)                                                                      \
     do {                                                                                           \
         uint64_t wait_limit_ = milliseconds() + WAIT_LIMIT;                                        \
-        while (!(condition)) {                                                                     \
+        while (test_says_what_for(__FILE__ ":" TEST_LINE(__LINE__) ": " #condition) &&             \
+               !(condition)) {                                                                     \
             if (milliseconds() > wait_limit_)                                                      \
                 test_fail(__FILE__, __LINE__, "never became true: %s", #condition);                \
             pause_ms(2);                                                                           \
         }                                                                                          \
+        test_waits_for = NULL;                                                                     \
     } while (0)
 
-enum { WAIT_LIMIT = 60000 };
+enum {
+    WAIT_LIMIT = 60000,
+    HUNG_AFTER = 400 /* seconds, by alarm(2): longer than any test takes on the slowest machine */
+};
 
 uint64_t milliseconds(void); /* of a clock that never goes back */
 void pause_ms(unsigned ms);

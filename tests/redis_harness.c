@@ -38,8 +38,11 @@ static bool connected(struct redis *redis)
 {
     if (redis->context && redis->context->err)
         disconnect(redis);
-    if (!redis->context)
+    if (!redis->context) {
         redis->context = redisConnectUnix(redis->socket);
+        if (redis->context && !redis->context->err)
+            redisSetTimeout(redis->context, (struct timeval){ WAIT_LIMIT / 1000, 0 });
+    }
     return redis->context && !redis->context->err;
 }
 
@@ -96,7 +99,9 @@ void kill_redis(struct redis *redis)
 static redisReply *query(struct redis *redis, const char *format, va_list arguments)
 {
     wait_until(connected(redis));
+    test_waits_for = format;
     redisReply *reply = redisvCommand(redis->context, format, arguments);
+    test_waits_for = NULL;
     if (!reply)
         test_fail(__FILE__, __LINE__, "Redis, asked \"%s\": %s", format, redis->context->errstr);
     if (reply->type == REDIS_REPLY_ERROR)

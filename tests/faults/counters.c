@@ -10,13 +10,17 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 static int connect_to(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct timeval limit = { 10, 0 }; /* it is asked again */
     check(fd >= 0 && strlen(path) < sizeof address.sun_path);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* connect() too */
     strcpy(address.sun_path, path);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
         return fd;

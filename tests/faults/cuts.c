@@ -76,7 +76,7 @@ static void cut_everywhere(struct cuts *c, bool connect, unsigned stride)
                 fprintf(stderr, "  %s: byte %llu of %llu of the %s\n", where,
                         (unsigned long long)at, (unsigned long long)bytes[d],
                         d ? "replies" : "requests");
-            alarm(400);
+            alarm(HUNG_AFTER);
         }
 }
 

@@ -255,6 +255,7 @@ static void run_one(const struct fault *f, struct result *r)
     struct scene s = { 0 };
     bool equal, again;
     test_begin(NULL);
+    alarm(HUNG_AFTER + (unsigned)(2 * settings.calm_ms + settings.ms) / 1000);
     scene_set_up(&s);
     workload_start(s.stage);
     calm(&s, CALM_BEFORE, settings.calm_ms);
