@@ -73,7 +73,7 @@ static __attribute__((noinline)) int find_further(struct context *c, uint64_t ha
 INLINE int find(struct context *c, struct shm *shm, uint64_t handle, sesstab_view *v)
 {
     struct slot *s;
-    if (likely(index_lookup_first(c, shm, handle, &s) && session_view_usual(c, shm, s, handle, v)))
+    if (likely(index_lookup_near(c, shm, handle, &s) && session_view_usual(c, shm, s, handle, v)))
         return SESSTAB_OK;
     return find_further(c, handle, v);
 }

@@ -83,11 +83,11 @@ static inline uint64_t index_room(const struct shm *shm, enum index_kind kind)
     return kind == INDEX_HANDLES ? shm->at.handles_max : shm->at.players_max;
 }
 
-/* Of a hash, what names its bucket; never a bucket that there is no room for. */
+/* Of a hash, what names its bucket; never a bucket that there is no room for, whatever the header says:
+ * room is a power of two. */
 INLINE uint64_t index_mask(struct shm *shm, enum index_kind kind)
 {
-    uint64_t mask = load_relaxed(&index_head(shm, kind)->buckets) - 1, room = index_room(shm, kind);
-    return likely(mask < room) ? mask : room - 1;
+    return (load_relaxed(&index_head(shm, kind)->buckets) - 1) & (index_room(shm, kind) - 1);
 }
 
 static inline uint64_t index_size(struct shm *shm, enum index_kind kind)
@@ -159,15 +159,31 @@ static inline void index_step(struct walk *w)
 extern struct slot index_damaged;
 #define INDEX_DAMAGED (&index_damaged)
 
-/* The slot of a handle if it is the first of its bucket, as most are; false: look for it. */
-INLINE bool index_lookup_first(struct context *c, struct shm *shm, uint64_t handle, struct slot **s)
+/* The slot that WORD leads to, safe to read; false: this process has not met it, or it is younger. */
+INLINE bool index_slot_held(struct context *c, struct shm *shm, uint64_t word, struct slot **s)
 {
-    uint64_t hash = hash_of_handle(shm, handle);
+    return slot_known(shm, (slot_ref){ LINK_REF(word) }, s) &&
+           likely(load_acquire(&(*s)->node.birth) <= c->hi);
+}
+
+/*
+ * The slot of a handle if it is the first or the second of its bucket, as nearly all are; false: look
+ * for it.  (The first may be marked: see index_lookup_further().)
+ */
+INLINE bool index_lookup_near(struct context *c, struct shm *shm, uint64_t handle, struct slot **s)
+{
+    uint64_t hash = layout_hash(shm->hash_seed, handle);
+    uint32_t usual = (uint32_t)LINK_WORD(0, HASH_TAG(hash), 0);
     uint64_t word = load_acquire(&shm->handles[hash & index_mask(shm, INDEX_HANDLES)]);
-    return likely((uint32_t)word == (uint32_t)LINK_WORD(0, HASH_TAG(hash), 0)) &&
-           slot_known(shm, (slot_ref){ LINK_REF(word) }, s) &&
-           likely(load_acquire(&(*s)->node.birth) <= c->hi) &&
-           likely(load_relaxed(&(*s)->node.key) == handle);
+    if ((uint32_t)word != usual) {
+        /* A flag is never before the lack of it. */
+        if (word == 0 || !hash_before((uint32_t)word, usual) || !index_slot_held(c, shm, word, s))
+            return false;
+        word = load_acquire(&(*s)->node.next);
+        if ((uint32_t)word != usual)
+            return false;
+    }
+    return index_slot_held(c, shm, word, s) && likely(load_relaxed(&(*s)->node.key) == handle);
 }
 
 /* Wherever it is; NULL if there is none. */
@@ -177,7 +193,7 @@ struct slot *index_lookup_further(struct context *c, uint64_t handle);
 static inline struct slot *index_lookup(struct context *c, uint64_t handle)
 {
     struct slot *s;
-    return likely(index_lookup_first(c, c->shm, handle, &s)) ? s : index_lookup_further(c, handle);
+    return likely(index_lookup_near(c, c->shm, handle, &s)) ? s : index_lookup_further(c, handle);
 }
 
 /* ---------------------------------------------------------------- changing ------------------ */

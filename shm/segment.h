@@ -57,7 +57,8 @@ struct shm {
     uint64_t creation_id;
     char path[SHM_PATH_MAX];
 
-    unsigned index;          /* in shm_tls                                                         */
+    unsigned index;          /* in shm_tls, and so many bytes from its start                       */
+    size_t tls_offset;
     uint64_t serial;         /* never reused, so that a stale shm_tls entry is known as such        */
     struct process *process; /* wiped in a forked child                                            */
     pthread_key_t key;       /* gives a thread's context back when it ends                         */

@@ -323,6 +323,7 @@ static bool index_take(struct shm *shm)
             return false;
         shm->index = (unsigned)__builtin_ctz(~used);
     } while (!atomic_compare_exchange_strong(&tables_used, &used, used | 1u << shm->index));
+    shm->tls_offset = shm->index * sizeof(struct tls_entry);
     shm->serial = next_serial++;
     return true;
 }

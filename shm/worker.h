@@ -95,7 +95,7 @@ struct context *context_attach(struct shm *shm, int *error);
 /* This thread's state; NULL if it has none yet, or none any more after a fork. */
 INLINE struct context *context_known(struct shm *shm)
 {
-    struct tls_entry *e = &shm_tls[shm->index];
+    struct tls_entry *e = (struct tls_entry *)((uint8_t *)shm_tls + shm->tls_offset);
     __asm__("" : "+r"(e)); /* else gcc computes it twice */
     if (unlikely(e->serial != shm->serial))
         return NULL;
