@@ -46,29 +46,37 @@ int sesstab_metadata_next(const sesstab_view *view, size_t *position, sesstab_pa
 
 /* ---------------------------------------------------------------- changing ------------------ */
 
+enum { DIGITS = 24 };           /* and a sign and a NUL: any sum's */
+
+/* What was there before a change that waits. */
+struct kept {
+    uint64_t generation;
+    uint64_t version;           /* of the entry; 0: there was none */
+    size_t length;
+    void *value;
+};
+
+/* (Small enough that gcc 12 does not clear it by `rep stos`, which is slow to start.) */
 struct metadata_arguments {
     const char *key;
     const void *value;
     size_t key_length, length;
     bool compare;
-    uint64_t generation, expected, version;
+    uint64_t expected, version;
     int64_t delta, sum;
-    char text[24];              /* a sum's digits, until the record is written */
-    bool wait;
-    uint64_t before_version;    /* if it waits: of the entry before; 0: there was none */
-    size_t before_length;
-    void *before;
+    char *text;                 /* DIGITS for a sum, until the record is written */
+    struct kept *kept;          /* NULL: it does not wait */
 };
 
 /* Keeps the entry E, NULL: none, to be put back. */
-static int keep(struct metadata_arguments *a, const struct entry *e)
+static int keep(struct kept *k, const struct entry *e)
 {
-    a->before_version = e ? e->version : 0;
-    a->before_length = e ? e->value_length : 0;
-    void *copy = realloc(a->before, a->before_length + 1);
+    k->version = e ? e->version : 0;
+    k->length = e ? e->value_length : 0;
+    void *copy = realloc(k->value, k->length + 1);
     if (!copy)
         return SESSTAB_NOMEMORY;
-    a->before = copy;
+    k->value = copy;
     if (e)
         memcpy(copy, e->value, e->value_length);
     return SESSTAB_OK;
@@ -107,7 +115,7 @@ static int edit_set(struct context *c, const struct change *change, struct draft
     a->version = found == SESSTAB_OK ? e.version : 0;
     if (a->compare && a->version != a->expected)
         return SESSTAB_CONFLICT;
-    if (a->wait && keep(a, found == SESSTAB_OK ? &e : NULL))
+    if (a->kept && keep(a->kept, found == SESSTAB_OK ? &e : NULL))
         return SESSTAB_NOMEMORY;
     if (found == SESSTAB_OK)
         drop(d, at, &e);
@@ -132,7 +140,7 @@ static int edit_back(struct context *c, const struct change *change, struct draf
     struct entry e;
     size_t at;
     (void)c;
-    if (change->generation != a->generation)
+    if (change->generation != a->kept->generation)
         return CHANGE_NONE;
     int found = find(d, a, &at, &e);
     if (found == SESSTAB_CORRUPT)
@@ -141,34 +149,44 @@ static int edit_back(struct context *c, const struct change *change, struct draf
         return SESSTAB_CONFLICT;
     if (found == SESSTAB_OK)
         drop(d, at, &e);
-    if (!a->before_version) {
+    if (!a->kept->version) {
         d->head.shrunk_version = change->version;
         return SESSTAB_OK;
     }
     d->key = a->key;
     d->key_length = a->key_length;
-    d->key_version = a->before_version;
-    d->value = a->before;
-    d->value_length = a->before_length;
+    d->key_version = a->kept->version;
+    d->value = a->kept->value;
+    d->value_length = a->kept->length;
     return SESSTAB_OK;
+}
+
+/* A change, and the wait for Redis. */
+static int change_key_and_wait(sesstab *t, uint64_t handle, change_fn *edit, change_fn *back,
+                               struct metadata_arguments *a)
+{
+    struct change made;
+    struct kept kept = { .value = NULL };
+    a->kept = &kept;
+    int result = session_change(t, handle, edit, a, &made);
+    if (result == SESSTAB_OK) {
+        kept.generation = made.generation;
+        result = change_settle(t, handle, &made, back, a);
+    }
+    free(kept.value);
+    return result;
 }
 
 /* One change, and the wait for Redis if there is one. */
 static int change_key(sesstab *t, uint64_t handle, change_fn *edit, change_fn *back,
                       struct metadata_arguments *a)
 {
-    struct change made = { 0 };
     int result = SESSTAB_OK;
     struct context *c = context_for(t, &result);
     if (!c)
         return result;
-    a->wait = change_waits(c, false);
-    result = session_change(t, handle, edit, a, &made);
-    a->generation = made.generation;
-    if (result == SESSTAB_OK && a->wait)
-        result = change_settle(t, handle, &made, back, a);
-    free(a->before);
-    return result;
+    return change_waits(c, false) ? change_key_and_wait(t, handle, edit, back, a)
+                                  : session_change(t, handle, edit, a, NULL);
 }
 
 static int set(sesstab *t, uint64_t handle, struct metadata_arguments *a)
@@ -210,7 +228,7 @@ static int edit_delete(struct context *c, const struct change *change, struct dr
     int found = find(d, a, &at, &e);
     if (found != SESSTAB_OK)
         return found;
-    if (a->wait && keep(a, &e))
+    if (a->kept && keep(a->kept, &e))
         return SESSTAB_NOMEMORY;
     drop(d, at, &e);
     a->version = d->head.shrunk_version = change->version; /* Redis must lose the field too */
@@ -227,7 +245,7 @@ int sesstab_delete(sesstab *t, uint64_t handle, const char *key)
 /* The whole value is a decimal integer that fits. */
 static bool number(const struct entry *e, int64_t *n)
 {
-    char text[24], more;
+    char text[DIGITS], more;
     if (e->value_length == 0 || e->value_length >= sizeof text)
         return false;
     memcpy(text, e->value, e->value_length);
@@ -235,7 +253,7 @@ static bool number(const struct entry *e, int64_t *n)
     bool digits = strspn(text, "0123456789-") == e->value_length;
     if (!digits || sscanf(text, "%" SCNd64 "%c", n, &more) != 1)
         return false;
-    char again[24]; /* sscanf saturates silently: what does not print as it was read did not fit */
+    char again[DIGITS]; /* sscanf saturates silently: what does not print as it was read did not fit */
     snprintf(again, sizeof again, "%" PRId64, *n);
     return strcmp(again, text) == 0;
 }
@@ -251,7 +269,7 @@ static int edit_increment(struct context *c, const struct change *change, struct
         return SESSTAB_NOTNUMBER;
     if (__builtin_add_overflow(n, a->delta, &a->sum))
         return SESSTAB_NOTNUMBER;
-    a->length = (size_t)snprintf(a->text, sizeof a->text, "%" PRId64, a->sum);
+    a->length = (size_t)snprintf(a->text, DIGITS, "%" PRId64, a->sum);
     a->value = a->text;
     return edit_set(c, change, d, a);
 }
@@ -275,13 +293,14 @@ static int edit_decrement(struct context *c, const struct change *change, struct
     d->key = a->key;
     d->key_length = a->key_length;
     d->value = a->text;
-    d->value_length = (size_t)snprintf(a->text, sizeof a->text, "%" PRId64, n);
+    d->value_length = (size_t)snprintf(a->text, DIGITS, "%" PRId64, n);
     return SESSTAB_OK;
 }
 
 int sesstab_increment(sesstab *t, uint64_t handle, const char *key, int64_t delta, int64_t *sum)
 {
-    struct metadata_arguments a = { .key = key, .delta = delta };
+    char text[DIGITS];
+    struct metadata_arguments a = { .key = key, .delta = delta, .text = text };
     int result = check_key(&a);
     if (!result)
         result = change_key(t, handle, edit_increment, edit_decrement, &a);
