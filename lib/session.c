@@ -217,7 +217,8 @@ static int claim_for(struct context *c, const struct draft *d, block_ref *r)
     if (r->at)
         heap_unclaim(c, RETIRED_BLOCK, r->at);
     r->at = 0;
-    return error_of(heap_claim_block(c, (uint32_t)size, r));
+    int error = heap_claim_block(c, (uint32_t)size, r);
+    return likely(error == 0) ? SESSTAB_OK : error_of(error);
 }
 
 static void write_block(struct context *c, block_ref r, const struct draft *d, slot_ref slot)
@@ -272,6 +273,7 @@ int session_change_slot(struct context *c, struct slot *s, uint64_t handle, chan
         result = change->old ? SESSTAB_NOTFOUND : without_record(s, current);
         if (!change->old || (current & CURRENT_TOMB))
             break;
+        record_prefetch_rest(change->old);
         result = SESSTAB_CORRUPT;
         if (!record_draft(c->shm, change->old, handle, &d) || !stands_in(c, s, current, &d.head))
             break;
@@ -458,7 +460,7 @@ int session_insert(struct context *c, struct draft *d, uint64_t last_seen, bool 
 static int draft_of_info(struct context *c, const sesstab_info *info, struct draft *d)
 {
     struct block *h = &d->head;
-    memset(d, 0, sizeof *d);
+    draft_clear(d);
     d->player = "";
     d->address = info->address;
     d->host = info->host;
