@@ -85,9 +85,10 @@ int sesstab_next(sesstab *t, sesstab_cursor *cursor, sesstab_view *view)
     struct context *c = context_for(t, &result);
     if (!c)
         return result;
-    if (cursor->open_ && c->depth)
-        rcu_exit(c);
-    rcu_enter(c);
+    if (likely(cursor->open_ && c->depth))
+        rcu_renew(c);
+    else
+        rcu_enter(c);
     uint64_t at = cursor->next_;
     do {
         at = next_slot(c->shm, cursor, at);

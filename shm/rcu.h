@@ -100,6 +100,20 @@ static inline void rcu_extend(struct context *c)
 }
 
 /*
+ * rcu_exit() and rcu_enter() in one, for who walks from place to place: what was read before is given up.
+ * While the era stands still the new section would announce what this one does, lo = hi = era, and this
+ * one goes on.  (lo <= hi <= era, so that a lo that is the era says it of hi too.)
+ */
+static inline void rcu_renew(struct context *c)
+{
+    if (likely(load_relaxed(&c->thread->lo) == load_acquire(&c->shm->header->era) &&
+               c->limbo.fresh < RCU_BATCH))
+        return;
+    rcu_exit(c);
+    rcu_enter(c);
+}
+
+/*
  * Hands over a place whose ownership word the caller has just moved to RETIRED, naming this worker.
  * It becomes FREE after its grace period.
  */

@@ -907,6 +907,27 @@ static void a_walk_is_in_another_section_at_every_step(void **state)
     check_equal(c->thread->lo, THREAD_IDLE);
 }
 
+/* While the era stands still a step goes on in the section that it has: also then it frees what has come
+ * together. */
+static void a_walk_that_removes_frees_at_its_steps(void **state)
+{
+    sesstab *table = filled_table(NULL);
+    struct context *c = mine(table);
+    sesstab_cursor cursor = { 0 };
+    sesstab_view view;
+    (void)state;
+    for (uint64_t h = SESSIONS + 1; h <= 2 * RCU_BATCH; h++)
+        insert_plain(table, h);
+    rcu_reclaim(c);
+    uint64_t before = c->freed;
+    while (sesstab_next(table, &cursor, &view) == SESSTAB_OK) {
+        check(c->limbo.fresh < RCU_BATCH);
+        check_equal(c->thread->lo, c->shm->header->era);
+        check_ok(sesstab_remove(table, view.handle));
+    }
+    check(c->freed >= before + 2 * RCU_BATCH);
+}
+
 /* ---------------------------------------------------------------- with a persister ------- */
 
 /* A worker was stopped between the dirty bit and the ring: who sees the bit later is silent. */
@@ -1008,6 +1029,7 @@ int main(void)
         TEST(a_recovery_that_goes_on_late_spares_who_has_the_slot_now),
         TEST(who_may_not_fence_frees_nothing_and_is_told_so_when_it_opens),
         TEST(a_walk_is_in_another_section_at_every_step),
+        TEST(a_walk_that_removes_frees_at_its_steps),
         TEST(a_binding_does_not_rely_on_a_bit_that_a_stopped_worker_set),
         TEST(a_redis_without_memory_is_still_told_to_delete),
         TEST(the_persister_of_a_table_that_was_made_anew_leaves),
