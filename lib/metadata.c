@@ -253,7 +253,8 @@ static bool number(const struct entry *e, int64_t *n)
     bool digits = strspn(text, "0123456789-") == e->value_length;
     if (!digits || sscanf(text, "%" SCNd64 "%c", n, &more) != 1)
         return false;
-    char again[DIGITS]; /* sscanf saturates silently: what does not print as it was read did not fit */
+    /* sscanf saturates silently: what does not print as it was read did not fit. */
+    char again[DIGITS];
     snprintf(again, sizeof again, "%" PRId64, *n);
     return strcmp(again, text) == 0;
 }

@@ -31,7 +31,7 @@ struct draft {
     size_t pairs_size;          /* record_pairs_size() of them                                      */
 };
 
-/* gcc 12 would clear it by `rep stos`, which is slow to start: so it shall not know how long it is. */
+/* gcc 12 would clear it by `rep stos`, which is slow to start: so it shall not know its size. */
 static inline void draft_clear(struct draft *d)
 {
     size_t bytes = sizeof *d;
@@ -51,8 +51,8 @@ void record_write(const struct draft *d, struct block *block);
 /* A draft of the very record B, to be edited.  False: B is damaged, or not the record of HANDLE. */
 bool record_draft(struct shm *shm, const struct block *b, uint64_t handle, struct draft *d);
 
-/* Who copies all of B asks for the lines behind the fixed part while that is on its way: where in them
- * the parts lie is known too late.  (A record of the usual size has no more.) */
+/* Who copies all of B asks for the lines behind the fixed part while that is on its way: where in
+ * them the parts lie is known too late.  (A record of the usual size has no more.) */
 INLINE void record_prefetch_rest(const struct block *b)
 {
     __builtin_prefetch((const char *)b + 128);

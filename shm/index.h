@@ -83,8 +83,8 @@ static inline uint64_t index_room(const struct shm *shm, enum index_kind kind)
     return kind == INDEX_HANDLES ? shm->at.handles_max : shm->at.players_max;
 }
 
-/* Of a hash, what names its bucket; never a bucket that there is no room for, whatever the header says:
- * room is a power of two. */
+/* Of a hash, what names its bucket; never a bucket that there is no room for, whatever the header
+ * says: room is a power of two. */
 INLINE uint64_t index_mask(struct shm *shm, enum index_kind kind)
 {
     return (load_relaxed(&index_head(shm, kind)->buckets) - 1) & (index_room(shm, kind) - 1);
@@ -159,7 +159,7 @@ static inline void index_step(struct walk *w)
 extern struct slot index_damaged;
 #define INDEX_DAMAGED (&index_damaged)
 
-/* The slot that WORD leads to, safe to read; false: this process has not met it, or it is younger. */
+/* The slot that WORD leads to, safe to read; false: not met by this process yet, or younger. */
 INLINE bool index_slot_held(struct context *c, struct shm *shm, uint64_t word, struct slot **s)
 {
     return slot_known(shm, (slot_ref){ LINK_REF(word) }, s) &&
@@ -167,8 +167,8 @@ INLINE bool index_slot_held(struct context *c, struct shm *shm, uint64_t word, s
 }
 
 /*
- * The slot of a handle if it is the first or the second of its bucket, as nearly all are; false: look
- * for it.  (The first may be marked: see index_lookup_further().)
+ * The slot of a handle if it is the first or the second of its bucket, as nearly all are; false:
+ * look for it.  (The first may be marked: see index_lookup_further().)
  */
 INLINE bool index_lookup_near(struct context *c, struct shm *shm, uint64_t handle, struct slot **s)
 {

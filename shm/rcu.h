@@ -100,9 +100,9 @@ static inline void rcu_extend(struct context *c)
 }
 
 /*
- * rcu_exit() and rcu_enter() in one, for who walks from place to place: what was read before is given up.
- * While the era stands still the new section would announce what this one does, lo = hi = era, and this
- * one goes on.  (lo <= hi <= era, so that a lo that is the era says it of hi too.)
+ * rcu_exit() and rcu_enter() in one, for who walks from place to place: what was read before is given
+ * up.  While the era stands still the new section would announce what this one does, lo = hi = era,
+ * and this one goes on.  (lo <= hi <= era, so that a lo that is the era says it of hi too.)
  */
 static inline void rcu_renew(struct context *c)
 {

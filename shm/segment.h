@@ -57,7 +57,7 @@ struct shm {
     uint64_t creation_id;
     char path[SHM_PATH_MAX];
 
-    unsigned index;          /* in shm_tls, and so many bytes from its start                       */
+    unsigned index;          /* in shm_tls, and so many bytes from its start                      */
     size_t tls_offset;
     uint64_t serial;         /* never reused, so that a stale shm_tls entry is known as such        */
     struct process *process; /* wiped in a forked child                                            */

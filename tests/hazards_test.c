@@ -907,8 +907,8 @@ static void a_walk_is_in_another_section_at_every_step(void **state)
     check_equal(c->thread->lo, THREAD_IDLE);
 }
 
-/* While the era stands still a step goes on in the section that it has: also then it frees what has come
- * together. */
+/* While the era stands still a step goes on in the section that it has: also then it frees what has
+ * come together. */
 static void a_walk_that_removes_frees_at_its_steps(void **state)
 {
     sesstab *table = filled_table(NULL);
