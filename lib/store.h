@@ -51,7 +51,10 @@
  *   store_mode     notes the mode for itself
  *   store_connected, store_acknowledged   for people; the leader says it again at its next check
  *   store_settle   true of the moment when its last batch was acknowledged
- *   store_load, store_load_from, store_set_ready   cannot be late: only the dead are replaced before the table is ready
+ *   store_load     before the table is ready it cannot be late: only the dead are replaced till then.  Of
+ *                  one that adopts (tools/persister_compare.h): a session that never was here, and that
+ *                  no other leader adopts, for its generation is reserved
+ *   store_load_from, store_set_ready   as store_load; the latter only raises numbers once it is ready
  *   sweeping       any worker may: exact CASes, and set bits
  */
 #ifndef LIB_STORE_H

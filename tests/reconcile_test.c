@@ -452,6 +452,50 @@ static void a_session_that_ended_is_not_adopted(void **state)
     check_equal(redis_integer(world->redis, "EXISTS " KEY(6)), 0);
 }
 
+/* The first of the foreign sessions 1001 to 1008 that is adopted; the others will be. */
+static uint64_t adopted_first(struct world *world)
+{
+    sesstab_view view;
+    char buffer[4096];
+    uint64_t limit = milliseconds() + WAIT_LIMIT;
+    for (uint64_t handle = 1001; milliseconds() < limit; handle = handle < 1008 ? handle + 1 : 1001) {
+        size_t size = sizeof buffer;
+        if (sesstab_get(world->table, handle, &view, buffer, &size) == SESSTAB_OK)
+            return handle;
+    }
+    test_fail(__FILE__, __LINE__, "none was adopted");
+}
+
+/*
+ * Redis goes back while the comparison, which is a long one, is on its way: the record of a session
+ * that it adopted and that ended is there again, when it comes to the keys.
+ */
+static void a_session_that_was_adopted_and_ended_is_not_adopted_again(void **state)
+{
+    struct world *world = filled_world();
+    uint64_t newest = look(world->table, SESSIONS).generation;
+    (void)state;
+    kill_child(world->persister);
+    for (unsigned handle = 1001; handle <= 1008; handle++) {
+        make_foreign(world, handle, newest + 1000000000 + handle);
+        freeReplyObject(redis_query(world->redis, "COPY " TEST_PREFIX ":conn:%u copy:%u", handle,
+                                    handle));
+    }
+    freeReplyObject(redis_query(world->redis, "EVAL %s 0",
+                                "for i = 2001, 42000 do redis.call('SADD', '" KEY(active) "', i) "
+                                "redis.call('SET', '" TEST_PREFIX ":conn:'..i, 'no hash') end"));
+    start_persister(world->name, world->redis->url,
+                    (const char *[]){ "--reconcile", "--policy", "redis", NULL });
+    uint64_t handle = adopted_first(world);
+    check_ok(sesstab_remove(world->table, handle));
+    check_ok(sesstab_flush(world->table, WAIT_LIMIT));
+    freeReplyObject(redis_query(world->redis, "RENAME copy:%u " TEST_PREFIX ":conn:%u",
+                                (unsigned)handle, (unsigned)handle));
+    wait_until(file_says(persister_log(), "event=ended"));
+    check(file_says(persister_log(), "thorough=yes"));
+    check_result(sesstab_remove(world->table, handle), SESSTAB_NOTFOUND);
+}
+
 static void insert_one(void *context)
 {
     struct world *world = context;
@@ -537,6 +581,7 @@ int main(void)
         TEST(what_can_not_be_compared_is_status_2),
         TEST(what_was_never_here_is_adopted_if_that_is_wanted),
         TEST(a_session_that_ended_is_not_adopted),
+        TEST(a_session_that_was_adopted_and_ended_is_not_adopted_again),
         TEST(a_dead_workers_sessions_come_back_detached),
         TEST(nothing_is_found_while_everything_changes),
     };

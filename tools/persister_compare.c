@@ -6,6 +6,7 @@
 #include "tools/persister_diff.h"
 #include "tools/persister_metrics.h"
 
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,8 +37,15 @@ void compare_thoroughly(struct compare *c, struct batch *batch)
     c->thorough = true;
 }
 
+static void keep(void *handle)
+{
+    (void)handle; /* the tree's keys are the handles themselves */
+}
+
 void compare_stop(struct compare *c)
 {
+    tdestroy(c->adoptees, keep);
+    c->adoptees = NULL;
     if (c->phase > COMPARE_TABLE)
         scan_free(&c->scan);
     c->phase = COMPARE_OFF;
@@ -352,15 +360,27 @@ static bool note_generations(struct compare *c, const uint64_t *handles, size_t 
     return redis_connected(redis);
 }
 
+static int compare_handles(const void *a, const void *b)
+{
+    return ((uintptr_t)a > (uintptr_t)b) - ((uintptr_t)a < (uintptr_t)b);
+}
+
 static const char *adopt(struct compare *c, const struct store_record *record)
 {
+    void *handle = (void *)(uintptr_t)record->handle;
     if (record->generation < c->first_new || record->generation > c->max_generation)
         return "it is not newer than this table's sessions: it may be one that ended here";
+    if (tfind(handle, &c->adoptees, compare_handles)) /* A3 */
+        return "it was adopted in this comparison already, and has ended since";
+    if (!tsearch(handle, &c->adoptees, compare_handles))
+        return "out of memory";
     int error = store_load(c->batch->store, record);
     if (error == SESSTAB_OK) {
         store_set_ready(c->batch->store, 0, record->handle); /* none like it is chosen again */
         c->adopted++;
         metric_add(METRIC_ADOPTED, 1);
+    } else {
+        tdelete(handle, &c->adoptees, compare_handles);
     }
     return error == SESSTAB_OK || error == SESSTAB_EXISTS ? NULL : sesstab_strerror(error);
 }

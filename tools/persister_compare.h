@@ -26,6 +26,9 @@
  *       anybody or loaded: it never was here.  What is older is left, and said.
  *   A2  Redis is read after the table said that it does not know the handle, in one slice; a handle
  *       that is inserted meanwhile, or is a tombstone, wins.
+ *   A3  No handle is adopted twice in one comparison: what was adopted may have ended since, and Redis
+ *       have gone back, on this very connection.  (In the next one A1 excludes it.)  A fence around
+ *       the reading would not do: where memory is short, it does not see that Redis went back.
  */
 #ifndef TOOLS_PERSISTER_COMPARE_H
 #define TOOLS_PERSISTER_COMPARE_H
@@ -50,6 +53,7 @@ struct compare {
     enum policy policy;           /* to be set once; what follows is of the one that runs       */
     uint64_t max_generation;      /* RESERVE: in Redis, of what the table does not know         */
     uint64_t first_new;           /* RESERVE: the first generation that was new to the table   */
+    void *adoptees;               /* handles that this comparison adopted (A3): tsearch()'s    */
     unsigned said;                /* differences that were logged                              */
     /* What was found: `compared` claims, of which `repaired` were not so in Redis: */
     uint64_t started_at, compared, repaired, only_table, in_flight, owner_gone;
