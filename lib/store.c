@@ -139,6 +139,11 @@ bool store_supersede(struct store *s, int after_ms)
            take_lead(s, c, v->leader, FORMER_STALLED);
 }
 
+bool store_filler_stalled(const struct store *s, int after_ms)
+{
+    return s->vigil.silence_ms >= after_ms && LEADER_WORKER(s->vigil.leader) && !store_is_ready(s);
+}
+
 enum store_former store_former(const struct store *s) { return s->former; }
 
 void store_beat(struct store *s)

@@ -110,6 +110,9 @@ bool store_lead(struct store *store);
  */
 bool store_supersede(struct store *store, int after_ms);
 
+/* Whether those calls saw one who would have been superseded, if the table were ready. */
+bool store_filler_stalled(const struct store *store, int after_ms);
+
 /* Whom the store took the lead from. */
 enum store_former { FORMER_NOBODY, FORMER_DEAD, FORMER_STALLED };
 enum store_former store_former(const struct store *store);

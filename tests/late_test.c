@@ -93,9 +93,12 @@ static void nobody_is_superseded_before_the_table_is_ready(void **state)
     t.late = store_open(t.table);
     t.leader = store_open(t.table);
     check(store_lead(t.late));
+    check(!store_filler_stalled(t.leader, 0)); /* nobody was seen yet */
     for (int i = 0; i < 10; i++)
         check(!store_supersede(t.leader, 0));
+    check(store_filler_stalled(t.leader, 0));
     store_set_ready(t.late, 0, 0);
+    check(!store_filler_stalled(t.leader, 0));
     supersede(&t);
     end(&t);
 }

@@ -308,7 +308,7 @@ static void a_loader_is_not_superseded_but_replaced_when_it_dies(void **state)
     wait_until(leader_of(w) == 0);
     start_standby(w, 1);
     stop(w, 0);
-    pause_ms(1000);
+    wait_until(file_says(w->persisters[1].log, "event=filler-stalled"));
     check_equal(leader_of(w), 0);
     restart_redis(w->redis);
     kill_child(w->persisters[0].pid);

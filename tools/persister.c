@@ -487,6 +487,21 @@ static void say_leader(const struct settings *settings, const struct store *stor
               TEXT("reason", "another persister leads"), TEXT("note", note));
 }
 
+/* Once: who fills a fresh table and is stopped is for people. */
+static void say_stalled(const struct settings *settings, const struct store *store, bool *said)
+{
+    char note[100];
+    if (*said || !settings->supersede_after_ms ||
+        !store_filler_stalled(store, settings->supersede_after_ms))
+        return;
+    snprintf(note, sizeof note, "continue or kill pid %d: the table is not ready before",
+             store_leader_pid(store));
+    log_event(LEVEL_ERROR, "filler-stalled", TEXT("table", settings->table),
+              TEXT("reason", "who fills the table makes no progress, and cannot be superseded"),
+              TEXT("note", note));
+    *said = true;
+}
+
 /* Looks again and again whether it may lead, for TICK_MS. */
 static bool await_lead(const struct settings *settings, struct store *store)
 {
@@ -501,11 +516,12 @@ static bool await_lead(const struct settings *settings, struct store *store)
 /* False: stopped, or the table was removed, or its name means another segment (*FAILED). */
 static bool stand_by(const struct settings *settings, struct store *store, bool *failed)
 {
-    bool said = false;
+    bool said = false, said_stalled = false;
     while (!stop_requested()) {
         health_step();
         if (take_lead(settings, store))
             return true;
+        say_stalled(settings, store, &said_stalled);
         if (settings->reconcile) {
             say_leader(settings, store);
             *failed = true;
