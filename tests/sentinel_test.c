@@ -206,6 +206,59 @@ static void the_master_is_kept_to_while_sentinels_are_away(void **state)
     check_world(world, world->d.servers[0].redis);
 }
 
+/* ---------------------------------------------------------------- what is done once ------ */
+
+static int do_once(struct world *world, const char *what, const char *more, const char *master,
+                   char *output, size_t size)
+{
+    const char *argv[] = { program("persister"), "--table", world->name, "--prefix", TEST_PREFIX,
+                           "--sentinel", world->d.sentinels, "--master", master, what, more, NULL };
+    return run_program(argv, output, size);
+}
+
+/* Importing, and looking for differences: where the master is now. */
+static void what_is_done_once_finds_the_master_too(void **state)
+{
+    static char output[16384];
+    struct world *world = new_world();
+    (void)state;
+    start_replicated(&world->d, 2);
+    start_sentinels(&world->d);
+    freeReplyObject(redis_query(world->d.servers[0].redis, "SET old:conn:7 %s",
+                                "{\"Handle\":7,\"State\":\"Connected\","
+                                "\"ConnectedAt\":\"2026-01-01T00:00:00Z\","
+                                "\"LastSeen\":\"2026-01-01T00:00:00Z\"}"));
+    freeReplyObject(redis_query(world->d.servers[0].redis, "SADD old:conn:active 7"));
+    check_equal(do_once(world, "--import-json=old", NULL, MASTER_NAME, output, sizeof output), 0);
+    check(strstr(output, "sessions=1") != NULL);
+    const char *const options[] = { "--sentinel", world->d.sentinels, "--master", MASTER_NAME, NULL };
+    memcpy(world->options, options, sizeof options);
+    start_world_persister(world, NULL);
+    open_world(world);
+    check(look(world->table, 7).handle == 7);
+    check_world(world, world->d.servers[0].redis);
+    kill_redis(world->d.servers[0].redis);
+    struct redis *master = promoted(&world->d);
+    check_ok(sesstab_set(world->table, 7, "key", "value", 5));
+    check_world(world, master);
+    check_equal(do_once(world, "--reconcile", "--dry-run", MASTER_NAME, output, sizeof output), 0);
+    freeReplyObject(redis_query(master, "SADD " TEST_PREFIX ":conn:active 99"));
+    check_equal(do_once(world, "--reconcile", "--dry-run", MASTER_NAME, output, sizeof output), 1);
+}
+
+static void who_finds_no_master_says_so(void **state)
+{
+    static char output[16384];
+    struct world *world = new_world();
+    (void)state;
+    snprintf(world->d.sentinels, sizeof world->d.sentinels, "127.0.0.1:1");
+    close_table(open_table(world->name, &(sesstab_options){ .create = true }));
+    check_equal(do_once(world, "--import-json=old", "--timeout=500", "main", output, sizeof output), 2);
+    check(strstr(output, "no sentinel says where it is") != NULL);
+    check_equal(do_once(world, "--reconcile", "--dry-run", "main", output, sizeof output), 2);
+    check(strstr(output, "no sentinel says where it is") != NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +266,8 @@ int main(void)
         TEST(what_a_replica_acknowledged_is_there_when_it_is_promoted),
         TEST(a_master_that_was_stopped_and_is_demoted_changes_nothing),
         TEST(the_master_is_kept_to_while_sentinels_are_away),
+        TEST(what_is_done_once_finds_the_master_too),
+        TEST(who_finds_no_master_says_so),
     };
     return run_all(tests);
 }

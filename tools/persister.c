@@ -349,8 +349,6 @@ static void check_options(struct argp_state *state, const struct arguments *argu
         argp_error(state, "--spawn-redis excludes --redis, --sentinel, --user and --password-file");
     if (settings->dry_run && !settings->reconcile && !settings->import_from)
         argp_error(state, "--dry-run goes with --reconcile or --import-json");
-    if (settings->dry_run && sentinels)
-        argp_error(state, "--dry-run wants --redis, the server to look at, not --sentinel");
     if (settings->spawn_directory && settings->reconcile)
         argp_error(state, "--reconcile wants a Redis that runs: --redis, not --spawn-redis");
     if (sentinels && arguments->redis_given)
@@ -380,8 +378,6 @@ static void check_import(struct argp_state *state, const struct settings *settin
         argp_error(state, "--import-json excludes --reconcile");
     if (settings->spawn_directory)
         argp_error(state, "--import-json excludes --spawn-redis");
-    if (settings->sentinels.count)
-        argp_error(state, "--import-json excludes --sentinel: give it the master as --redis");
     if (strcmp(settings->import_from, settings->prefix) == 0)
         argp_error(state, "--import-json and --prefix must differ: both layouts have their sessions "
                           "under %s:conn:HANDLE", settings->prefix);
@@ -618,6 +614,17 @@ static int run_with_redis(struct settings *settings)
     return status;
 }
 
+/* For what looks at one server, once; false: said that no sentinel knows it. */
+static bool find_master(struct settings *settings)
+{
+    if (!settings->sentinels.count ||
+        sentinel_find(&settings->sentinels, settings->timeout_ms, &settings->address))
+        return true;
+    log_event(LEVEL_ERROR, "failed", TEXT("master", settings->sentinels.master),
+              TEXT("reason", "no sentinel says where it is"));
+    return false;
+}
+
 /* 1 means something else where there is something to tell about the data. */
 static int failed_status(const struct settings *settings)
 {
@@ -646,6 +653,8 @@ int main(int argc, char **argv)
         return failed_status(settings);
     srandom((unsigned)getpid() ^ (unsigned)monotonic_ms());
     catch_signals();
+    if ((settings->import_from || settings->dry_run) && !find_master(settings))
+        return failed_status(settings);
     if (settings->import_from)
         return (int)import_run(settings);
     if (settings->dry_run)

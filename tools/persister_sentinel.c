@@ -15,8 +15,9 @@
 #include <unistd.h>
 
 enum {
-    ASK_MS = 250,   /* between two questions                */
-    ANSWER_MS = 300 /* for a sentinel to connect and answer */
+    ASK_MS = 250,    /* between two questions                */
+    ANSWER_MS = 300, /* for a sentinel to connect and answer */
+    FIND_MS = 10     /* between two looks at whether one has */
 };
 
 struct sentinel {
@@ -205,4 +206,16 @@ bool sentinel_master(struct sentinel *s, struct redis_address *address)
         *address = s->master;
     pthread_mutex_unlock(&s->lock);
     return known;
+}
+
+bool sentinel_find(const struct sentinels *sentinels, int timeout_ms, struct redis_address *address)
+{
+    struct sentinel *s = sentinel_start(sentinels);
+    uint64_t deadline = monotonic_ms() + (uint64_t)timeout_ms;
+    bool found = false;
+    while (s && !(found = sentinel_master(s, address)) && monotonic_ms() < deadline &&
+           !stop_requested())
+        pause_ms(FIND_MS);
+    sentinel_stop(s);
+    return found;
 }
