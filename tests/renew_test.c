@@ -130,6 +130,42 @@ static void a_ttl_that_is_none_is_refused(void **state)
                                 output, sizeof output), 64);
 }
 
+/* Where, in Redis's log, a touch of session 1 that is not alone in its transaction ends; NULL:
+ * there is none.  (Redis leaves MULTI and EXEC out around a single write.) */
+static const char *after_touch(const struct redis *redis, char *log, size_t size)
+{
+    static const char touch[] = "MULTI\r\n*4\r\n$4\r\nHSET\r\n$11\r\n" KEY(1)
+                                "\r\n$8\r\nLastSeen\r\n";
+    char path[160];
+    snprintf(path, sizeof path, "%s/appendonlydir/appendonly.aof.1.incr.aof", redis->directory);
+    FILE *f = fopen(path, "r");
+    check(f != NULL);
+    size_t length = fread(log, 1, size - 1, f);
+    fclose(f);
+    log[length] = '\0';
+    const char *found = strstr(log, touch);
+    return found ? found + sizeof touch - 1 : NULL;
+}
+
+/* Its time passed while nobody led; the first to write of it need not live to write the rest. */
+static void a_touch_of_what_has_run_out_makes_nothing_that_never_ends(void **state)
+{
+    static char log[1 << 20];
+    struct world world = start_world("1000", (const char *const[]){ "--appendonly", "yes", NULL });
+    (void)state;
+    kill_child(world.persister);
+    check(after_touch(world.redis, log, sizeof log) == NULL);
+    freeReplyObject(redis_query(world.redis, "DEL " EVERYTHING));
+    check_ok(sesstab_touch(world.table, 1, sesstab_now() + 5000));
+    start_persister(world.name, world.redis->url,
+                    (const char *const[]){ "--ttl", "1000", "--flush-interval", "0", NULL });
+    wait_until_redis_equals(world.table, world.redis);
+    const char *rest = after_touch(world.redis, log, sizeof log);
+    check(rest != NULL);
+    const char *end = strstr(rest, "EXEC"), *expiry = strstr(rest, "PEXPIREAT");
+    check(end != NULL && expiry != NULL && expiry < end);
+}
+
 /* ---------------------------------------------------------------- renewed ---------------- */
 
 /* Without anything that changes: twice, so that it was not the walk after connecting. */
@@ -263,6 +299,7 @@ int main(void)
         TEST(metadata_that_comes_later_expires),
         TEST(a_revived_handle_expires),
         TEST(with_a_ttl_of_zero_nothing_expires),
+        TEST(a_touch_of_what_has_run_out_makes_nothing_that_never_ends),
         TEST(a_ttl_that_is_none_is_refused),
         TEST(an_idle_session_is_renewed_again_and_again),
         TEST(many_sessions_are_all_renewed),

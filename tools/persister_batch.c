@@ -100,6 +100,13 @@ static void append_expire(struct batch *batch, size_t i, const char *key, unsign
     redis_put(batch->fence->redis, "EXPIRE", key, seconds, NULL);
 }
 
+/* The record is one that was there before; see N5 in persister_renew.h. */
+static void append_expire_known(struct batch *batch, size_t i, const char *record)
+{
+    if (!batch->hand.keys_are_there)
+        append_expire(batch, i, record, batch->ttl);
+}
+
 /* Once in a transaction: the set may be new by it. */
 static void append_expire_set(struct batch *batch, size_t i, const char *active)
 {
@@ -120,8 +127,10 @@ static void append_put(struct batch *batch, size_t i, const struct session_key *
     }
     operate(batch, i, RECORD);
     append_record(redis, key, view);
-    if (image->replace) /* else it is there, and renewed */
+    if (image->replace)
         append_expire(batch, i, key->record, batch->ttl);
+    else
+        append_expire_known(batch, i, key->record);
     if (view->metadata_count) {
         operate(batch, i, METADATA);
         append_metadata(redis, key, view);
@@ -176,6 +185,7 @@ static void append_image(struct batch *batch, size_t i)
     case STORE_TOUCH:
         operate(batch, i, TOUCH);
         append_touch(batch->fence->redis, &key, image->last_seen);
+        append_expire_known(batch, i, key.record);
         break;
     case STORE_PUT:
         append_put(batch, i, &key, &view);
@@ -279,6 +289,7 @@ static enum verdict compose(struct batch *batch, size_t only)
     }
     batch->hand.operation_count = 0;
     batch->hand.set_renewed = false;
+    batch->hand.keys_are_there = monotonic_ms() < batch->renewed_until;
     for (size_t i = 0; i < batch->hand.count; i++)
         if (batch->hand.outcomes[i].kind == WAITING && (only == everything || only == i))
             append_image(batch, i);

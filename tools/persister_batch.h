@@ -5,7 +5,7 @@
  *   kind     commands
  *   PUT      [DEL record metadata]  HSET record ...  [HSET metadata ...]  [SADD active handle]
  *            and EXPIRE for each key that may be new by it (persister_renew.h)
- *   TOUCH    HSET record LastSeen ...
+ *   TOUCH    HSET record LastSeen ... and EXPIRE, as above
  *   DELETE   DEL record metadata    SREM active handle
  *
  *   outcome of an image        and then
@@ -42,6 +42,7 @@ struct hand {
     struct store_image *images;
     struct outcome *outcomes;      /* of the images                       */
     bool set_renewed;              /* the active set's, in this one       */
+    bool keys_are_there;           /* none has run out (N5)               */
     struct operation *operations;  /* the transaction's commands          */
     size_t operation_count;
     struct transaction transaction;
@@ -53,6 +54,7 @@ struct batch {
     struct fence *fence;
     const char *prefix;
     unsigned ttl;                  /* seconds that a session's keys live; 0: for ever */
+    uint64_t renewed_until;        /* no key runs out before (N5); 0: nobody knows    */
     size_t room;                   /* images in a hand, at most           */
     struct hand hand, ahead;       /* being written; B3                   */
     size_t allowance;              /* see quarantine_allowance()          */

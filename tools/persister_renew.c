@@ -39,6 +39,7 @@ void renew_start(struct renew *r, struct batch *batch, struct compare *compare)
 {
     *r = (struct renew){ .batch = batch, .compare = compare, .running = true, .first = true,
                          .since = monotonic_ms() };
+    batch->renewed_until = 0;
 }
 
 void renew_stop(struct renew *r)
@@ -69,6 +70,8 @@ static void finish_walk(struct renew *r)
         log_event(LEVEL_WARN, "active-set-lost", TEXT("note", "it is written again"));
         compare_start(r->compare, r->batch, false);
     }
+    uint64_t sure = (uint64_t)r->batch->ttl * 1000 / 6 * 5; /* N5 */
+    r->batch->renewed_until = r->refused ? 0 : r->walk_began + sure;
     if (r->first) {
         r->since = monotonic_ms();
         r->parts_done = 0;
@@ -120,6 +123,8 @@ static void collect(struct renew *r, struct slice *slice)
         uint64_t part = r->parts_done % PARTS;
         if (!r->part_open) {
             slice->with_set |= part == 0;
+            if (part == 0)
+                r->walk_began = monotonic_ms();
             r->cursor = sesstab_part((unsigned)part, PARTS);
             r->part_open = true;
         }

@@ -3,7 +3,7 @@
  * of a host that is gone end by themselves while those of a live one stay, however idle they are.
  *
  *   key                       given                              renewed
- *   record                    with the PUT that makes it         every third of the TTL
+ *   record                    with the PUT that makes it (N5)    every third of the TTL
  *   metadata                  with each PUT that carries some    with the record
  *   active set (twice TTL)    with the first SADD of a batch     every third of the TTL
  *
@@ -18,6 +18,11 @@
  *   N3  A key that is durable by the table and is not there to be renewed was lost: its session is
  *       pushed whole.  A lost active set starts a comparison.
  *   N4  A session whose first write is still under way is not renewed: that write sets its time.
+ *
+ *   N5  No write makes a key that never ends, also if the key had run out unnoticed and nobody lives
+ *       to mend it: EXPIRE stands in the same transaction, unless a whole walk has renewed all keys
+ *       and five sixths of the TTL since it began are not over.  (A walk ends within two thirds of
+ *       the beginning of the one before it; the last sixth is for the way to Redis.)
  *
  * With --ttl 0 the walk after connecting takes the time to live off every key; there is no other.
  */
@@ -35,6 +40,7 @@ struct renew {
     bool running, first;      /* the walk after connecting: no pauses                     */
     uint64_t since;           /* the parts' moments are counted from here                 */
     uint64_t parts_done;      /* since then                                               */
+    uint64_t walk_began;
     bool part_open;
     sesstab_cursor cursor;    /* in the part                                              */
     bool set_missing;         /* there was no active set when this walk began             */
