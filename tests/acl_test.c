@@ -246,6 +246,40 @@ static void each_permission_that_is_missing_is_said_and_nothing_is_lost(void **s
     check(kill(world->persister, 0) == 0);
 }
 
+static size_t lines_that_say(const char *path, const char *text)
+{
+    char line[4096];
+    size_t count = 0;
+    FILE *log = fopen(path, "r");
+    check(log != NULL);
+    while (fgets(line, sizeof line, log))
+        count += strstr(line, text) != NULL;
+    fclose(log);
+    return count;
+}
+
+/* For seconds every binding is refused for one reason; eight of them in a minute are news. */
+static void a_flood_of_refusals_is_no_flood_in_the_log(void **state)
+{
+    struct world *world = start_world();
+    uint64_t start = milliseconds(), passed;
+    unsigned refused = 0;
+    (void)state;
+    check_ok(sesstab_wait_ready(world->table, WAIT_LIMIT));
+    insert_whole(world, 1);
+    check_world(world);
+    tell(world->redis, "ACL SETUSER sesstab -hset");
+    do {
+        refused += sesstab_bind(world->table, 1, refused % 2 ? "odd" : "even", WAIT_LIMIT) ==
+                   SESSTAB_REFUSED;
+        passed = milliseconds() - start;
+    } while (passed < 3000 || refused < 100);
+    check(lines_that_say(persister_log(), "event=binding-refused ") > 0);
+    check(lines_that_say(persister_log(), "refused ") <= (8 + 8 + 1) * (1 + passed / 60000));
+    tell(world->redis, "ACL SETUSER sesstab +hset");
+    check_world(world);
+}
+
 static void without_the_script_deletions_wait_for_memory_and_that_is_said(void **state)
 {
     struct world *world = start_world();
@@ -365,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(the_documented_permissions_are_enough_for_everything),
         TEST(each_permission_that_is_missing_is_said_and_nothing_is_lost),
+        TEST(a_flood_of_refusals_is_no_flood_in_the_log),
         TEST(without_the_script_deletions_wait_for_memory_and_that_is_said),
         TEST(what_may_not_be_loaded_is_waited_for),
         TEST(a_password_that_was_changed_is_used_without_a_restart),

@@ -7,6 +7,7 @@
  *   persister_batch.c       sessions in hands -> one fenced batch -> what became of each
  *   persister_round.c       one write per session and flush interval
  *   persister_quarantine.c  what Redis refuses: kept, retried slowly, logged once
+ *   persister_limit.c       how many lines a flood of refusals may log
  *   persister_fence.c       the leader's token: stale bytes change nothing
  *   persister_record.c      a session as Redis sees it: keys, fields, times
  *   persister_load.c        Redis -> a fresh table

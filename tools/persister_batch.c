@@ -13,8 +13,7 @@
 enum operation_kind { CLEAR, RECORD, METADATA, JOIN, EXPIRE, TOUCH, REMOVE, LEAVE };
 enum {
     OPERATIONS_PER_IMAGE = 7,
-    CHAIN = 64, /* batches of tickets in a row                */
-    LOUD = 8    /* refused bindings that are logged in a second */
+    CHAIN = 64 /* batches of tickets in a row */
 };
 
 struct operation {
@@ -502,30 +501,13 @@ static void ack_as_stored(struct batch *batch, const struct store_image *image,
     store_ack(batch->store, &as_stored);
 }
 
-/* Many at once have one cause, which is said by then; how many there were is said with the next. */
-static bool is_loud(struct batch *batch)
-{
-    uint64_t now = monotonic_ms();
-    if (now - batch->said_since >= 1000) {
-        if (batch->unsaid)
-            log_event(LEVEL_WARN, "bindings-refused", NUMBER("more", batch->unsaid),
-                      NUMBER("ms", now - batch->said_since));
-        batch->said_since = now;
-        batch->said = batch->unsaid = 0;
-    }
-    bool loud = batch->said < LOUD;
-    batch->said += loud;
-    batch->unsaid += !loud;
-    return loud;
-}
-
 static void say_refused(struct batch *batch, const struct store_image *image,
                         const struct outcome *outcome)
 {
     bool whole = quarantine_whole(&batch->quarantine, outcome->refusal, outcome->error);
     batch->refused++;
-    log_event(whole || !is_loud(batch) ? LEVEL_DEBUG : LEVEL_WARN, "binding-refused",
-              NUMBER("handle", image->handle),
+    bool loud = !whole && limit_allows(&batch->limit, outcome->error, monotonic_ms());
+    log_event(loud ? LEVEL_WARN : LEVEL_DEBUG, "binding-refused", NUMBER("handle", image->handle),
               TEXT("kind", refusal_name(outcome->refusal)), TEXT("reason", outcome->error));
 }
 
@@ -753,4 +735,12 @@ enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t c
     if (verdict == ABORTED && batch->hand.transaction.refusal == REFUSAL_FULL)
         verdict = remove_by_script(batch, handles, count);
     return verdict;
+}
+
+void batch_tick(struct batch *batch)
+{
+    uint64_t ms, more = limit_unsaid(&batch->limit, monotonic_ms(), &ms);
+    if (more)
+        log_event(LEVEL_WARN, "bindings-refused", NUMBER("more", more), NUMBER("ms", ms));
+    quarantine_tick(&batch->quarantine);
 }

@@ -31,6 +31,7 @@
 #define TOOLS_PERSISTER_BATCH_H
 
 #include "tools/persister_fence.h"
+#include "tools/persister_limit.h"
 #include "tools/persister_quarantine.h"
 #include "tools/persister_round.h"
 
@@ -62,7 +63,7 @@ struct batch {
     struct quarantine quarantine;
     struct round round;
     uint64_t written, refused, lost; /* since batch_init() */
-    uint64_t said_since, said, unsaid; /* refusals: in this second logged, and not */
+    struct limit limit;              /* of refused bindings that are logged */
     bool said_no_script;
 };
 
@@ -80,6 +81,10 @@ enum verdict batch_write(struct batch *batch, size_t max, size_t *taken, size_t 
 
 /* Takes those with tickets, MAX in a batch, and writes them; as batch_write(). */
 enum verdict batch_write_tickets(struct batch *batch, size_t max);
+
+/* What is due with time: refused sessions go back, and refusals that were not logged are said.  To be
+ * called every TICK_MS or so. */
+void batch_tick(struct batch *batch);
 
 /* Deletes HANDLES, which the table does not know, from Redis. */
 enum verdict batch_remove(struct batch *batch, const uint64_t *handles, size_t count);

@@ -746,7 +746,7 @@ static void tick(struct leader *l)
     l->tick_at = now + TICK_MS;
     if (l->spawn)
         spawn_tend(l->spawn);
-    quarantine_tick(&l->batch.quarantine);
+    batch_tick(&l->batch);
     follow_master(l);
     if (l->resync.running)
         follow_resync(l, now);
