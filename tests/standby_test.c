@@ -247,7 +247,7 @@ static bool dies_at_once(struct world *w)
 /* What the kernel waits for is the end of its inotify. */
 static void a_killed_leader_is_gone_before_the_kernel_has_ended_its_inotify(void **state)
 {
-    struct world *w = start_world(1);
+    struct world *w = start_world(1, quick);
     (void)state;
     wait_until(dies_at_once(w));
     check_world(w);

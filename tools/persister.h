@@ -3,7 +3,9 @@
  * persister_clock.h.
  *
  *   persister.c             options, signals, main
- *   persister_lead.c        leadership: standby, connecting, what Redis holds, pacing, leaving
+ *   persister_lead.c        leading: serving, pacing, leaving
+ *   persister_connect.c     connecting, and taking the fence
+ *   persister_fill.c        what Redis holds against what the table is
  *   persister_batch.c       sessions in hands -> one fenced batch -> what became of each
  *   persister_round.c       one write per session and flush interval
  *   persister_quarantine.c  what Redis refuses: kept, retried slowly, logged once
