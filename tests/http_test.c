@@ -476,7 +476,7 @@ static void garbage_shows(void **state)
     start_persister(new_name(), url, (const char *[]){ "--metrics", at, NULL });
     wait_until(ask(at, "/healthz") != 0);
     wait_until(metric(at, "sesstab_redis_errors_total{kind=\"garbage\"}") >= 1);
-    check(health_says(at, 503, "\"reason\":\"garbage\""));
+    wait_until(health_says(at, 503, "\"reason\":\"garbage\""));
     close(fd);
 }
 
