@@ -524,6 +524,7 @@ int sesstab_touch(sesstab *t, uint64_t handle, uint64_t now)
 
 struct state_arguments {
     sesstab_state wanted, before;
+    bool wait;
     worker_id owner;     /* before */
     uint64_t generation, version; /* of the change */
 };
@@ -541,8 +542,8 @@ static int edit_state(struct context *c, const struct change *change, struct dra
     a->generation = d->head.generation;
     if (!state_allowed(a->wanted, d->head.player_length != 0))
         return SESSTAB_INVALID;
-    if (a->before == a->wanted)
-        return CHANGE_NONE;
+    if (a->before == a->wanted && !a->wait)
+        return CHANGE_NONE; /* else it is published, so that nobody takes back what is there (CONFLICT) */
     if (a->before == SESSTAB_DETACHED)
         d->head.owner = c->worker;
     d->head.state = (uint8_t)a->wanted;
@@ -574,16 +575,13 @@ int sesstab_set_state(sesstab *t, uint64_t handle, sesstab_state state, sesstab_
     struct change change;
     int result = SESSTAB_OK;
     struct context *c = context_for(t, &result);
-    bool wait = c && change_waits(c, false);
+    a.wait = c && change_waits(c, false);
     result = session_change(t, handle, edit_state, &a, &change);
     if (result == SESSTAB_OK && old) /* whatever becomes of it */
         *old = a.before;
-    if (result != SESSTAB_OK || !wait)
+    if (result != SESSTAB_OK || !a.wait)
         return result;
-    if (a.before != state)
-        return change_settle(t, handle, &change, edit_state_back, &a);
-    change.version--; /* nothing was published: what is there is waited for */
-    return change_settle(t, handle, &change, NULL, NULL);
+    return change_settle(t, handle, &change, edit_state_back, &a);
 }
 
 /* ---------------------------------------------------------------- remove -------------------- */

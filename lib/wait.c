@@ -56,6 +56,6 @@ int change_settle(sesstab *t, uint64_t handle, const struct change *change, chan
     int result = change_await(t, &a);
     if (result != SESSTAB_REFUSED)
         return result;
-    int undone = undo ? session_change(t, handle, undo, arguments, NULL) : SESSTAB_UNKNOWN;
+    int undone = session_change(t, handle, undo, arguments, NULL);
     return undone == SESSTAB_OK || undone == SESSTAB_NOTFOUND ? SESSTAB_REFUSED : SESSTAB_UNKNOWN;
 }

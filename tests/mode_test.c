@@ -529,6 +529,23 @@ static void who_learns_late_that_it_was_refused_takes_back_nobody_elses_change(v
     }
 }
 
+/* Nothing is changed by it, and OK is promised all the same. */
+static void a_state_that_is_set_again_is_not_taken_back(void **state)
+{
+    struct world *world = start_world(SESSTAB_SELECTIVE);
+    (void)state;
+    prepare(world);
+    kill(world->persister, SIGSTOP);
+    struct late *late = start_late(world, to_account);
+    refuse_late(world, &late, 1);
+    tell_redis(world, "CONFIG SET maxmemory 0");
+    synchronous(world->table, WAIT_LIMIT);
+    check_ok(sesstab_set_state(world->table, 1, SESSTAB_ACCOUNT, NULL));
+    check_result(go_on(late), SESSTAB_UNKNOWN);
+    check_equal(look(world->table, 1).state, SESSTAB_ACCOUNT);
+    check_world(world);
+}
+
 /* What was answered OK at once was promised to nobody but its caller; it is kept all the same. */
 static void a_binding_that_was_answered_at_once_is_not_rolled_back(void **state)
 {
@@ -1080,6 +1097,7 @@ int main(void)
         TEST(a_refused_session_that_somebody_has_bound_stays),
         TEST(of_two_refused_changes_of_one_key_none_comes_back_that_was_told_refused),
         TEST(who_learns_late_that_it_was_refused_takes_back_nobody_elses_change),
+        TEST(a_state_that_is_set_again_is_not_taken_back),
         TEST(a_binding_that_was_answered_at_once_is_not_rolled_back),
         TEST(who_asks_after_the_switch_is_not_told_of_the_mode_before),
         TEST(a_pending_binding_that_is_confirmed_at_once_is_not_rolled_back),
