@@ -22,7 +22,8 @@
  *   N5  No write makes a key that never ends, also if the key had run out unnoticed and nobody lives
  *       to mend it: EXPIRE stands in the same transaction, unless a whole walk has renewed all keys
  *       and five sixths of the TTL since it began are not over.  (A walk ends within two thirds of
- *       the beginning of the one before it; the last sixth is for the way to Redis.)
+ *       the beginning of the one before it; the last sixth is for the way to Redis.)  What a walk can
+ *       miss all the same stands among the known limits of docs/design.md.
  *
  * With --ttl 0 the walk after connecting takes the time to live off every key; there is no other.
  */
