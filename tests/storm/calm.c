@@ -96,7 +96,7 @@ static unsigned settle_lanes(struct storm *s)
 static void check_redis(struct storm *s)
 {
     for (unsigned i = 0; i < books->seats * LANES; i++)
-        lane_check_redis(&books->seat[i / LANES].lanes[i % LANES], s->table, &s->redis);
+        lane_check_redis(&books->seat[i / LANES].lanes[i % LANES], &s->redis);
 }
 
 static unsigned settle_commons(struct storm *s)

@@ -440,20 +440,7 @@ void lane_take_over(struct thread *t)
 
 /* ---------------------------------------------------------------- calm ------------------ */
 
-/* FOUND came after what is sure; nobody was told that it was durable. */
-static bool came_later(const struct expect *e, const char *found)
-{
-    unsigned long long handle, serial;
-    return sscanf(found, "s%llx.%llu", &handle, &serial) == 2 && handle == e->handle &&
-           serial > e->sure >> 1;
-}
-
-/*
- * What Redis has must be what is sure.  A binding that it took without anybody's learning so may be
- * rolled back with a refused one on top, and is in Redis until that roll-back is written (a known limit,
- * docs/design.md).
- */
-void lane_check_redis(struct lane *l, sesstab *table, struct redis *redis)
+void lane_check_redis(struct lane *l, struct redis *redis)
 {
     char found[64];
     for (unsigned i = 0; i < SESSIONS; i++) {
@@ -462,10 +449,7 @@ void lane_check_redis(struct lane *l, sesstab *table, struct redis *redis)
             continue;
         bool there = redis_text(redis, found, sizeof found,
                                 "HGET " TEST_PREFIX ":conn:%llu PlayerRef", LL(e->handle));
-        if (there && came_later(e, found) && !table_is_written(table, e->handle))
-            print_message("session %llx: \"%s\" in Redis is not rolled back yet, %llu is sure\n",
-                          LL(e->handle), found, LL(e->sure >> 1));
-        else if (!there || !is_player(e, e->sure, found))
+        if (!there || !is_player(e, e->sure, found))
             fault(LOST, "session %llx is bound to \"%s\" in Redis; %llu is sure", LL(e->handle),
                   there ? found : "(none)", LL(e->sure >> 1));
     }

@@ -162,10 +162,8 @@ void lane_init(struct lane *lane, unsigned number);
 /* The lane's owner died: finds out what became of its last operation, and checks everything. */
 void lane_take_over(struct thread *thread);
 void lane_step(struct thread *thread);
-/* Redis has acknowledged all that the table has of the session. */
-bool table_is_written(sesstab *table, uint64_t handle);
 /* During a calm: every durable binding of the lane is in Redis. */
-void lane_check_redis(struct lane *lane, sesstab *table, struct redis *redis);
+void lane_check_redis(struct lane *lane, struct redis *redis);
 /* How many sessions of the lane are expected. */
 unsigned lane_sessions(const struct lane *lane);
 
