@@ -39,8 +39,7 @@ void sentinel_stop(struct sentinel *sentinel);
 /* The master's address; false: no sentinel has said it yet. */
 bool sentinel_master(struct sentinel *sentinel, struct redis_address *address);
 
-/* All of it, for who asks once: within TIMEOUT_MS; false: none
- * said it. */
+/* All of it, for who asks once: within TIMEOUT_MS; false: none said it. */
 bool sentinel_find(const struct sentinels *sentinels, int timeout_ms, struct redis_address *address);
 
 #endif

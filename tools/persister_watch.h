@@ -16,7 +16,7 @@
  *   V4  Asking takes time (20 us for 10 workers, 2 ms for 300, 35 ms for 1,000: for each the kernel
  *       looks through a list).  As much is spent asleep; and V3's limit grows with it.
  *   V5  This process's own death must show at once too.  When the last reference to an inotify goes, the
- *       kernel waits for one of its worker threads (10 ms; seconds on a busy machine); and in a process
+ *       kernel waits for one of its worker threads (longer on a busy machine); and in a process
  *       that dies it does that before it closes the file whose lock is the proof of life.  So there is
  *       another reference, a message in flight on a socket: it goes after everything else.
  */
