@@ -148,8 +148,8 @@ typedef struct sesstab sesstab;
  *            the table, nor will it.  (A binding is rolled back by the persister, anything else by the
  *            call itself before it returns: a caller that is killed in between leaves a change that
  *            nobody was told anything about, and which is written behind.  Others may have seen it in
- *            the meantime, and Redis may have it until what was put back is written.  An increment
- *            takes its DELTA away again, whoever changed the key on top.)
+ *            the meantime, and Redis may have what is no binding until what was put back is written.
+ *            An increment takes its DELTA away again, whoever changed the key on top.)
  *   UNKNOWN  the time is up, or the mode became MEMORY meanwhile, or what was refused could not be put
  *            back: no memory; or others had changed the key meanwhile, or deleted any after this one
  *            was, or changed anything of a session that was inserted, or whose state was set.  The
@@ -473,8 +473,8 @@ SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position
  * `pending` until Redis has acknowledged it.
  *
  *   OK       durable: Redis acknowledged this binding, or a later change on top of it.
- *   REFUSED  Redis said no.  The binding was rolled back to the last acknowledged one before this
- *            was said.
+ *   REFUSED  Redis said no, and does not have it.  The binding was rolled back to the last acknowledged
+ *            one before this was said.
  *   UNKNOWN  the time is up, or it can't be told any more (the caller was stopped meanwhile, for long).
  *            The binding stays, pending, and will be resolved.
  *   NOTFOUND there is no such session, or it was removed while this call waited.

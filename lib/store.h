@@ -18,7 +18,8 @@
  *   S2  A slot that changes again while it is in hands may be given out again; each image is true of
  *       the moment when it was read, and they are to be written and acked in the order of reading.
  *   S3  A ticket is answered DURABLE only by store_ack() (that of a binding also by
- *       store_ack_binding()), that of a binding REFUSED only after the roll-back.
+ *       store_ack_binding()), that of a binding REFUSED only after the roll-back, and not while Redis
+ *       has something newer than what is rolled back to.
  *   S4  A ticket for which an image was taken is the image's until its end: store_ack(), store_refuse()
  *       that succeeded, store_retry(), store_forget() or store_let_go(), as often as one likes.
  *       What is not answered then waits again.
@@ -39,7 +40,8 @@
  *                  (store_compare_wanted())
  *   store_ack_binding   the same: nothing, or ACKED, which is true of what Redis had
  *   store_refuse   a CAS of the record, ACKED or durable forbid it: the two leaders' verdicts on one
- *                  binding exclude each other, and a ticket moves once (H4)
+ *                  binding exclude each other, and a ticket moves once (H4).  What the successor has
+ *                  written and not acknowledged yet may be rolled back: Redis has it until that is written
  *   store_deny     REFUSED of a change that Redis did not take from the late one, and may yet take from
  *                  its successor, before the caller takes it back: as if it had been taken first
  *   store_forget   written once too often
@@ -209,12 +211,14 @@ void store_ack_binding(struct store *store, const struct store_image *image);
 unsigned store_deny(struct store *store, const struct store_image *image, uint64_t held);
 
 /*
- * Redis said no to an image whose binding is waited for: rolls the binding back to the last acknowledged
- * one, on top of whatever is current, then answers the tickets REFUSED.  False: it could not (no
- * memory), or may not (this binding was acknowledged once, and Redis has lost it since, or its caller was
- * told OK without waiting); nothing was answered.  The session stays dirty.
+ * Redis said no to an image whose binding is waited for, and has version HELD of the session (0: nothing),
+ * which is older than the binding: rolls the binding back to the last acknowledged one, on top of whatever
+ * is current, then answers the tickets REFUSED.  False: it could not (no memory), or may not (this binding
+ * was acknowledged once, and Redis has lost it since; or its caller was told OK without waiting; or HELD is
+ * newer than what it would be rolled back to: a binding that Redis has would be refused with it); nothing
+ * was answered.  The session stays dirty.
  */
-bool store_refuse(struct store *store, const struct store_image *image);
+bool store_refuse(struct store *store, const struct store_image *image, uint64_t held);
 
 /* The image was not written, or nobody knows: it will be taken again. */
 void store_retry(struct store *store, const struct store_image *image);

@@ -267,6 +267,7 @@ unsigned store_deny(struct store *s, const struct store_image *image, uint64_t h
 
 struct roll_back {
     const struct store_image *image;
+    uint64_t held; /* what Redis has of the session is of this version */
     uint64_t kept; /* bindings up to this version are not refused with the image's */
 };
 
@@ -282,7 +283,7 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
     if ((h->flags & BLOCK_ACKED) && d->acked_version > r->kept)
         r->kept = d->acked_version;
     /* Another binding on top of it is judged for itself. */
-    if (h->bound_version != image->bound_version || change->acked)
+    if (h->bound_version != image->bound_version || change->acked || r->held > r->kept)
         return CHANGE_NONE;
     bool acked = h->flags & BLOCK_ACKED;
     d->player = acked ? d->acked : "";
@@ -295,7 +296,17 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
     return SESSTAB_OK;
 }
 
-bool store_refuse(struct store *s, const struct store_image *image)
+/*
+ * Nothing may be refused: Redis has what would be refused with the image's binding, because its answer was
+ * lost; or another leader's acknowledgement came between.
+ */
+static bool is_spared(const struct change *change, const struct roll_back *r)
+{
+    return r->held > r->kept ||
+           (change->acked && change->old->bound_version == r->image->bound_version);
+}
+
+bool store_refuse(struct store *s, const struct store_image *image, uint64_t held)
 {
     struct context *c = store_context(s);
     if (!c)
@@ -303,7 +314,7 @@ bool store_refuse(struct store *s, const struct store_image *image)
     uint64_t current;
     const struct block *b;
     struct change change;
-    struct roll_back r = { .image = image };
+    struct roll_back r = { .image = image, .held = held };
     int result = SESSTAB_OK;
     rcu_enter(c);
     struct slot *slot = slot_for(c, image, &current, &b);
@@ -318,8 +329,8 @@ bool store_refuse(struct store *s, const struct store_image *image)
     if (slot) {
         uint32_t player = b->player_hash;
         result = session_change_slot(c, slot, image->handle, edit_roll_back, &r, &change);
-        if (result == CHANGE_NONE && change.acked && change.old->bound_version == image->bound_version) {
-            rcu_exit(c); /* another leader's acknowledgement came between */
+        if (result == CHANGE_NONE && is_spared(&change, &r)) {
+            rcu_exit(c);
             return false;
         }
         if (result == SESSTAB_OK && player)
@@ -327,7 +338,9 @@ bool store_refuse(struct store *s, const struct store_image *image)
         announce(c, slot);
     }
     rcu_exit(c);
-    if (result != SESSTAB_OK && result != CHANGE_NONE && result != SESSTAB_NOTFOUND)
+    if (result == SESSTAB_NOTFOUND)
+        slot = NULL; /* removed meanwhile */
+    else if (result != SESSTAB_OK && result != CHANGE_NONE)
         return false;
     add_relaxed(&c->shm->header->refusals, 1);
     struct speaking p = { .image = image, .refuse = true, .bindings_only = true,

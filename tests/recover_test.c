@@ -437,7 +437,7 @@ static void a_late_ticket_of_a_refused_binding_is_not_told_that_it_is_durable(vo
     check_result(sesstab_bind(scene.table, VICTIM, "refused", 0), SESSTAB_UNKNOWN);
     struct store_image image = take_victim(&scene, store);
     uint64_t version = image.bound_version;
-    check(store_refuse(store, &image));
+    check(store_refuse(store, &image, 0));
     check_result(sesstab_bind(scene.table, VICTIM, "durable", 0), SESSTAB_UNKNOWN);
     image = take_victim(&scene, store);
     store_ack(store, &image);
@@ -469,7 +469,7 @@ static void check_late_ticket_of_a_durable_binding(bool marked_only)
     check_result(sesstab_bind(scene.table, VICTIM, "refused", 0), SESSTAB_UNKNOWN);
     image = take_victim(&scene, store);
     post_by_hand(c, &image, version);
-    check(store_refuse(store, &image));
+    check(store_refuse(store, &image, 0));
     check_string(look(scene.table, VICTIM).player, "durable");
     check_equal(TICKET_STATE(k->word), TICKET_WAITING);
     image = take_victim(&scene, store);
@@ -504,7 +504,7 @@ static void nor_when_it_was_kept_below_the_next_by_a_leader_that_died(void **sta
     set_victim_durable(c, before);
     image = take_victim(&scene, store);
     post_by_hand(c, &image, version);
-    check(store_refuse(store, &image));
+    check(store_refuse(store, &image, 0));
     check_string(look(scene.table, VICTIM).player, "durable");
     check_equal(TICKET_STATE(k->word), TICKET_WAITING);
     store_take(store, &image, 1, true);

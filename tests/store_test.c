@@ -419,7 +419,7 @@ static void a_refused_binding_is_rolled_back_before_it_is_said(void **state)
     pid_t pid = start_child(bind_and_wait, &waiter);
     struct store_image image = take_waited(&lead);
     check_ok(sesstab_set(lead.table, 1, "kept", "yes", 3));
-    check(store_refuse(lead.store, &image));
+    check(store_refuse(lead.store, &image, 0));
     sesstab_view view = look(lead.table, 1);
     check_string(view.player, "");
     check_equal(view.state, SESSTAB_CONNECTED);
@@ -444,7 +444,7 @@ static void a_refusal_goes_back_to_the_last_acknowledged_binding(void **state)
     check_result(sesstab_bind(lead.table, 1, "never heard of", 0), SESSTAB_UNKNOWN);
     pid_t pid = start_child(bind_and_wait, &waiter);
     image = take_waited(&lead);
-    check(store_refuse(lead.store, &image));
+    check(store_refuse(lead.store, &image, 0));
     join_child(pid);
     sesstab_view view = look(lead.table, 1);
     check_string(view.player, "acknowledged");
@@ -465,7 +465,7 @@ static void a_refusal_does_not_judge_a_later_binding(void **state)
     struct store_image one = take_waited(&lead);
     pid_t second_pid = start_child(bind_and_wait, &second);
     wait_until(strcmp(look(lead.table, 1).player, "second") == 0);
-    check(store_refuse(lead.store, &one));
+    check(store_refuse(lead.store, &one, 0));
     join_child(first_pid);
     check_string(look(lead.table, 1).player, "second");
     check(look(lead.table, 1).pending && !ended(second_pid));
@@ -473,6 +473,57 @@ static void a_refusal_does_not_judge_a_later_binding(void **state)
         acknowledge_all(&lead);
     join_child(second_pid);
     check(!look(lead.table, 1).pending);
+    end_lead(&lead);
+}
+
+/* A leader that died had written what is below: Redis has it, and the table does not know. */
+static void what_redis_has_is_not_refused_with_what_is_on_top(void **state)
+{
+    struct lead lead = new_lead();
+    struct waiter below = { lead.table, "below", SESSTAB_OK },
+                  on_top = { lead.table, "on top", SESSTAB_OK };
+    (void)state;
+    insert_stored(&lead, 1);
+    pid_t below_pid = start_child(bind_and_wait, &below);
+    struct store_image written = take_waited(&lead);
+    store_let_go(lead.store, &written);
+    pid_t top_pid = start_child(bind_and_wait, &on_top);
+    wait_until(strcmp(look(lead.table, 1).player, "on top") == 0);
+    struct store_image image = take_waited(&lead);
+    check(!store_refuse(lead.store, &image, written.version));
+    store_retry(lead.store, &image);
+    image = take_waited(&lead);
+    check_result(sesstab_bind(lead.table, 1, "last", 0), SESSTAB_UNKNOWN);
+    check(!store_refuse(lead.store, &image, written.version)); /* nor when another is on top of that */
+    store_retry(lead.store, &image);
+    check_string(look(lead.table, 1).player, "last");
+    check(look(lead.table, 1).pending && !ended(below_pid) && !ended(top_pid));
+    while (!ended(below_pid) || !ended(top_pid))
+        acknowledge_all(&lead);
+    join_child(below_pid);
+    join_child(top_pid);
+    end_lead(&lead);
+}
+
+/* Redis has what is gone back to, or, having lost it, something older. */
+static void what_redis_has_and_is_gone_back_to_forbids_no_refusal(void **state)
+{
+    struct lead lead = new_lead();
+    (void)state;
+    insert_stored(&lead, 1);
+    const uint64_t older = look(lead.table, 1).version;
+    for (int i = 0; i < 2; i++) {
+        struct waiter waiter = { lead.table, "refused", SESSTAB_REFUSED };
+        const char *player = i ? "second" : "first";
+        check_result(sesstab_bind(lead.table, 1, player, 0), SESSTAB_UNKNOWN);
+        struct store_image acked = expect_write(&lead, 1, STORE_PUT);
+        store_ack(lead.store, &acked);
+        pid_t pid = start_child(bind_and_wait, &waiter);
+        struct store_image image = take_waited(&lead);
+        check(store_refuse(lead.store, &image, i ? older : acked.version));
+        join_child(pid);
+        check_string(look(lead.table, 1).player, player);
+    }
     end_lead(&lead);
 }
 
@@ -491,7 +542,7 @@ static void an_acknowledgement_does_not_judge_a_later_binding(void **state)
     join_child(first_pid);
     check(look(lead.table, 1).pending && !ended(second_pid));
     struct store_image two = take_waited(&lead);
-    check(two.version > one.version && store_refuse(lead.store, &two));
+    check(two.version > one.version && store_refuse(lead.store, &two, 0));
     join_child(second_pid);
     check_string(look(lead.table, 1).player, "first");
     check(!look(lead.table, 1).pending);
@@ -513,12 +564,12 @@ static void a_binding_that_was_durable_is_not_rolled_back_when_redis_lost_it(voi
     store_lost(lead.store);
     check(look(lead.table, 1).pending);
     struct store_image image = next_write(&lead);
-    check(image.kind == STORE_PUT && image.replace && !store_refuse(lead.store, &image));
+    check(image.kind == STORE_PUT && image.replace && !store_refuse(lead.store, &image, 0));
     check_string(look(lead.table, 1).player, "second");
     check_result(sesstab_bind(lead.table, 1, "third", 0), SESSTAB_UNKNOWN);
     store_retry(lead.store, &image);
     image = next_write(&lead);
-    check(store_refuse(lead.store, &image));
+    check(store_refuse(lead.store, &image, 0));
     check_string(look(lead.table, 1).player, "second");
     end_lead(&lead);
 }
@@ -534,7 +585,7 @@ static void a_refused_unbinding_leaves_the_session_bound(void **state)
     store_ack(lead.store, &image);
     pid_t pid = start_child(bind_and_wait, &waiter);
     image = take_waited(&lead);
-    check(store_refuse(lead.store, &image));
+    check(store_refuse(lead.store, &image, 0));
     join_child(pid);
     check_string(look(lead.table, 1).player, "#1");
     check_equal(look(lead.table, 1).state, SESSTAB_LOGGED_IN);
@@ -796,6 +847,8 @@ int main(void)
         TEST(a_refused_binding_is_rolled_back_before_it_is_said),
         TEST(a_refusal_goes_back_to_the_last_acknowledged_binding),
         TEST(a_refusal_does_not_judge_a_later_binding),
+        TEST(what_redis_has_is_not_refused_with_what_is_on_top),
+        TEST(what_redis_has_and_is_gone_back_to_forbids_no_refusal),
         TEST(an_acknowledgement_does_not_judge_a_later_binding),
         TEST(a_binding_that_was_durable_is_not_rolled_back_when_redis_lost_it),
         TEST(a_refused_unbinding_leaves_the_session_bound),

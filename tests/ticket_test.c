@@ -747,7 +747,7 @@ static void a_ticket_that_is_posted_too_late_to_tell_is_answered_unknown(void **
                         .version = look(lead.table, 1).version, .kind = TICKET_BINDING };
     uint64_t refused = start_bind(lead.table, 1, "#2");
     check_equal(take_read(&lead, &image, 1), 1);
-    check(store_refuse(lead.store, &image));
+    check(store_refuse(lead.store, &image, 0));
     store_wake(lead.store);
     expect_answer(lead.table, refused, 1, SESSTAB_REFUSED);
     uint64_t durable = start_bind(lead.table, 1, "#3");

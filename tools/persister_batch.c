@@ -535,7 +535,7 @@ static bool answer_refused(struct batch *batch, size_t i)
         store_ack_binding(batch->store, image);
     metric_add(METRIC_CHANGES_REFUSED, store_deny(batch->store, image, held.version));
     if (truth == IN_REDIS || !store_binding_waited_for(batch->store, image) ||
-        !store_refuse(batch->store, image))
+        !store_refuse(batch->store, image, held.version))
         return false;
     say_refused(batch, image, &batch->hand.outcomes[i]);
     return true;

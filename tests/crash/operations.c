@@ -424,7 +424,7 @@ static int take_one(struct world *w, bool refuse)
     sesstab_read_end(w->table);
     if (!refuse)
         store_ack(w->store, &image);
-    return refuse && !store_refuse(w->store, &image) ? SESSTAB_NOMEMORY : SESSTAB_OK;
+    return refuse && !store_refuse(w->store, &image, 0) ? SESSTAB_NOMEMORY : SESSTAB_OK;
 }
 
 static int run_acknowledge(struct world *w) { return take_one(w, false); }

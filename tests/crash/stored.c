@@ -91,7 +91,7 @@ static void serve(struct world *w, struct store_image *image, bool refuse)
     if (refuse)
         store_deny(w->store, image, 0);
     if (refuse && image->pending)
-        check(store_refuse(w->store, image));
+        check(store_refuse(w->store, image, 0));
     else if (image->kind != STORE_NOTHING && !refuse)
         store_ack(w->store, image);
     else if (refuse)

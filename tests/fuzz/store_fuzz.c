@@ -44,7 +44,7 @@ static void judge(struct store *s, uint8_t how)
     struct store_image *image = &images[how % taken];
     switch (how >> 5) {
     case 0: case 1: case 2: store_ack(s, image); break;
-    case 3: store_refuse(s, image); break;
+    case 3: store_refuse(s, image, how & 1 ? image->version : 0); break;
     case 4: store_retry(s, image); break;
     case 5: store_forget(s, image); break;
     case 6: store_waited_for(s, image); break;
