@@ -21,10 +21,9 @@
  *
  *   K1  Said to be durable: Redis has it, and it is never rolled back; Redis never goes back
  *       behind it.                                                              D1, D7, D12
- *   K2  Said to be refused: it is not the session's binding, nor ever again, nor is it written
- *       to Redis again; and nobody was told that it is durable.  What Redis refused is not in
- *       Redis when that is said.  (What was beneath it, written by a leader that died before
- *       it knew, may be there until the roll-back is written.)                  D2, D12
+ *   K2  Said to be refused: it is neither the session's binding nor in Redis, nor ever again;
+ *       and nobody was told that it is durable.  (Redis may have it, until the roll-back is
+ *       written, from the successor of one who was superseded before he rolled it back.) D2, D12
  *   K3  When nobody moves, Redis has the record's version and binding, and all who wait have
  *       been answered.                                                          P8, D3
  *   K4  A verdict is said to the ticket that it was found for, once.            D3
@@ -71,7 +70,7 @@ mtype ticket[WORKERS] = IDLE;
 byte ticket_version[WORKERS];
 
 /* What was said, to judge it by: a bit per version. */
-short said_durable, said_refused, said_at_once, was_written, rolled_back;
+short said_durable, said_refused, said_at_once, was_written, rolled_back, refused_late;
 
 #define max(a, b) ((a) > (b) -> (a) : (b))
 
@@ -99,7 +98,7 @@ inline reply(c, what, a, b)
 inline store_in_redis(v, p)
 {
     assert(v > stored_version || v == stored_version && p == stored_player); /* K1 */
-    assert(!(said_refused & BIT(p)));                                           /* K2 */
+    assert(!(said_refused & ~refused_late & BIT(p)));                           /* K2 */
     stored_version = v;
     stored_player = p;
     was_written = was_written | BIT(p)
@@ -268,7 +267,7 @@ inline say(w, verdict, found)
             said_durable = said_durable | BIT(found)
         :: else ->
             assert(player != found);                                         /* K2 */
-            assert(found != refused || stored_player != found);              /* K2 */
+            assert(stored_player != found || (refused_late & BIT(found)));   /* K2 */
             assert(!(said_durable & BIT(found)));                            /* K2 */
             said_refused = said_refused | BIT(found)
         fi
@@ -399,14 +398,27 @@ inline acknowledge()
 
 /* ---------------------------------------------------------------- refusing ----------------- */
 
+/* Up to this version nothing is refused; D is what was durable before the record was read. */
+#define kept(d) max(d, (has_acked && !is_acked(d) -> acked : 0))
+#if MUTANT == 16
+#define is_newer(stored, d) (false)
+#else
+#define is_newer(stored, d) ((stored) > kept(d))
+#endif
+
+/* Another one's token is in Redis. */
+#define is_late (holder != c + 1 && !(own & BIT(holder - 1)))
+
 /* edit_roll_back, publish */
 inline roll_back()
 {
+    refused_late = refused_late | (is_late -> BIT(bound) : 0);
     assert(!((said_durable | said_at_once) & BIT(player)));                           /* K1, K5 */
     rolled_back = rolled_back | BIT(player);
     player = (has_acked -> acked : 0);
     assert(player == 0 || ((was_written | said_at_once) & BIT(player)));              /* K2 */
     assert(!(said_refused & BIT(player)));                                            /* K2 */
+    assert(stored_player <= player || is_late);                                       /* K2 */
     assert(((said_durable | said_at_once) & ~(BIT(player) - 1) & ~BIT(player) & (BIT(bound) - 1)) == 0); /* K1, K5 */
 #if MUTANT != 12 /* the record says at which version that was bound */
     d = max(d, player);
@@ -419,7 +431,8 @@ inline roll_back()
     final = true
 }
 
-inline refuse()
+/* Redis has version STORED of the session. */
+inline refuse(stored)
 {
     atomic {
         rolled = !(durable >= image_bound || (marked || final) && bound == image_bound)
@@ -437,13 +450,18 @@ inline refuse()
         atomic {
             if
             :: !unchanged /* again */
-            :: unchanged && bound != image_bound -> break
-            :: unchanged && bound == image_bound && is_acked(d) -> /* another leader has acknowledged it */
-#if MUTANT != 13
+            :: unchanged && is_newer(stored, d) -> /* what Redis has would be refused as well */
                 rolled = false;
+                break
+            :: unchanged && !is_newer(stored, d) && bound != image_bound -> d = kept(d); break
+            :: unchanged && !is_newer(stored, d) && bound == image_bound && is_acked(d) ->
+#if MUTANT != 13
+                rolled = false; /* another leader has acknowledged it */
 #endif
                 break
-            :: unchanged && bound == image_bound && !is_acked(d) -> roll_back(); break
+            :: unchanged && !is_newer(stored, d) && bound == image_bound && !is_acked(d) ->
+                roll_back();
+                break
             fi
         }
     od;
@@ -464,7 +482,7 @@ inline settle_refused()
     if
     :: atomic { urgent && (ticket[0] == WAITING || ticket[WORKERS - 1] == WAITING) -> skip };
 #if MUTANT == 7
-        refuse()
+        refuse(0)
 #else
         ask(READ);
         if
@@ -472,7 +490,7 @@ inline settle_refused()
         :: atomic { !lost && answer >= image_bound -> image_version = (answer < image_version -> answer : image_version) };
             acknowledge()
         :: atomic { !lost && answer < image_bound -> skip };
-            refuse()
+            refuse(answer)
         fi
 #endif
     :: atomic { !urgent || !(ticket[0] == WAITING || ticket[WORKERS - 1] == WAITING) -> skip }
