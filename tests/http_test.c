@@ -399,6 +399,35 @@ static void a_full_redis_shows(void **state)
     check(metric(at, "sesstab_parked_sessions") == 0);
 }
 
+static void change_all(struct world *world, unsigned count, const char *value)
+{
+    for (unsigned handle = 1; handle <= count; handle++)
+        check_ok(sesstab_set(world->table, handle, "key", value, strlen(value)));
+}
+
+/*
+ * The write that shows that Redis is well again goes out with others that are not tried.  All are changed
+ * until then, so that it has company.
+ */
+static void nothing_stays_parked_when_redis_is_well(void **state)
+{
+    enum { SESSIONS = 100 };
+    struct world *world = start_world(NULL);
+    (void)state;
+    for (unsigned handle = 1; handle <= SESSIONS; handle++)
+        insert_plain(world->table, handle);
+    wait_until_redis_equals(world->table, world->redis);
+    configure(world, "maxmemory", "1");
+    change_all(world, SESSIONS, "full");
+    wait_until(metric(world->address, "sesstab_parked_sessions") > 0);
+    configure(world, "maxmemory", "0");
+    do
+        change_all(world, SESSIONS, "well");
+    while (!redis_field_is(world->redis, TEST_PREFIX ":conn:1:metadata", "key", "well"));
+    wait_until(metric(world->address, "sesstab_parked_sessions") == 0);
+    wait_until_redis_equals(world->table, world->redis);
+}
+
 static void a_session_that_redis_refuses_shows(void **state)
 {
     struct world *world = start_world((const char *[]){ "--health-lag", "500", NULL });
@@ -684,6 +713,7 @@ int main(void)
         TEST(a_leader_that_hangs_is_told_by_its_own_persister),
         TEST(a_stand_by_is_well_while_a_leader_lives_and_leads_afterwards),
         TEST(a_full_redis_shows),
+        TEST(nothing_stays_parked_when_redis_is_well),
         TEST(a_session_that_redis_refuses_shows),
         TEST(lost_data_and_lost_connections_show),
         TEST(a_refused_login_shows),

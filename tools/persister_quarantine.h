@@ -44,7 +44,8 @@ void quarantine_free(struct quarantine *quarantine);
 void quarantine_refused(struct quarantine *quarantine, const struct store_image *image,
                         enum refusal refusal, const char *error);
 
-/* Takes IMAGE over, which was not even tried. */
+/* Takes IMAGE over, which was not even tried.  (Another one of its batch may have shown since that Redis
+ * takes writes again: then it goes back at once.) */
 void quarantine_park(struct quarantine *quarantine, const struct store_image *image);
 
 /* Notes a refusal that is about everything, and says so once; false when it is not. */
