@@ -14,6 +14,7 @@
 
 #include "lib/store.h"
 #include "lib/table.h"
+#include "shm/ring.h"
 
 struct lead {
     const char *name;
@@ -272,6 +273,46 @@ static void a_thread_s_change_is_handed_out_beside_one_that_changes_all_the_time
     for (unsigned i = 0; !taken && i < ENOUGH; i++)
         taken += take_beside_hot_ones(&lead);
     check_equal(taken, 1);
+    end_lead(&lead);
+}
+
+enum { NEW_THREADS = 8 };
+
+struct newcomers {
+    sesstab *table;
+    _Atomic unsigned ready, leave;
+};
+
+static void *come_and_wait(void *context)
+{
+    struct newcomers *n = context;
+    check_ok(sesstab_read_begin(n->table));
+    sesstab_read_end(n->table);
+    atomic_fetch_add_explicit(&n->ready, 1, memory_order_relaxed);
+    while (!atomic_load_explicit(&n->leave, memory_order_relaxed))
+        pause_ms(1);
+    return NULL;
+}
+
+/* Threads of the leader's own process, so that the thread sanitizer sees both sides. */
+static void rings_are_looked_into_while_threads_prepare_theirs(void **state)
+{
+    struct lead lead = new_lead();
+    struct newcomers n = { .table = lead.table };
+    pthread_t threads[NEW_THREADS];
+    slot_ref slot;
+    (void)state;
+    for (int i = 0; i < NEW_THREADS; i++)
+        check(pthread_create(&threads[i], NULL, come_and_wait, &n) == 0);
+    bool all = false;
+    for (int after = 0; after < 2; after += all) {
+        all = atomic_load_explicit(&n.ready, memory_order_relaxed) == NEW_THREADS;
+        for (unsigned index = 0; index < load_relaxed(&lead.table->shm.header->thread_high); index++)
+            check(!ring_take(&lead.table->shm, index, &slot));
+    }
+    atomic_store_explicit(&n.leave, 1, memory_order_relaxed);
+    for (int i = 0; i < NEW_THREADS; i++)
+        check(pthread_join(threads[i], NULL) == 0);
     end_lead(&lead);
 }
 
@@ -839,6 +880,7 @@ int main(void)
         TEST(more_changes_than_the_rings_hold_are_all_handed_out),
         TEST(what_overflowed_is_handed_out_beside_what_changes_all_the_time),
         TEST(a_thread_s_change_is_handed_out_beside_one_that_changes_all_the_time),
+        TEST(rings_are_looked_into_while_threads_prepare_theirs),
         TEST(what_the_store_never_heard_of_needs_no_deletion),
         TEST(a_session_in_hands_leaves_a_tombstone),
         TEST(a_late_deletion_leaves_the_new_session_alone),
