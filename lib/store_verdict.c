@@ -297,8 +297,8 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
 }
 
 /*
- * Nothing may be refused: Redis has what would be refused with the image's binding, and nobody has noted that
- * yet; or another leader's acknowledgement came between.
+ * Nothing may be refused: Redis has what would be refused with the image's binding, because its answer was
+ * lost; or another leader's acknowledgement came between.
  */
 static bool is_spared(const struct change *change, const struct roll_back *r)
 {
@@ -309,7 +309,7 @@ static bool is_spared(const struct change *change, const struct roll_back *r)
 bool store_refuse(struct store *s, const struct store_image *image, uint64_t held)
 {
     struct context *c = store_context(s);
-    if (!c || store_is_late(s))
+    if (!c)
         return false;
     uint64_t current;
     const struct block *b;

@@ -501,41 +501,6 @@ static void ack_as_stored(struct batch *batch, const struct store_image *image,
     store_ack(batch->store, &as_stored);
 }
 
-/*
- * Acknowledges the binding that Redis HELD of IMAGE's session, under IMAGE's: a newer one than the last that
- * was acknowledged (the answer was lost, or the rest of its image was refused).  What is refused on top of
- * it goes back to it then.
- */
-static bool ack_below(struct batch *batch, const struct store_image *image, uint64_t held)
-{
-    struct session_key key;
-    struct store_record record;
-    struct store_image below = *image;
-    session_key(&key, batch->prefix, image->handle);
-    redisReply *reply = redis_ask(batch->fence->redis, "HGETALL", key.record, NULL);
-    bool there = reply && !parse_record(reply, image->handle, &record) &&
-                 record.generation == image->generation && record.version == held &&
-                 strlen(record.player) <= SESSTAB_PLAYER_MAX;
-    if (reply && reply->type != REDIS_REPLY_ERROR && reply->type != REDIS_REPLY_ARRAY)
-        redis_drop(batch->fence->redis, "HGETALL did not answer with a hash");
-    if (there) {
-        below.version = below.bound_version = held;
-        below.pending = true;
-        below.state = record.state;
-        snprintf(below.player, sizeof below.player, "%s", record.player);
-        store_ack_binding(batch->store, &below);
-    }
-    freeReplyObject(reply);
-    return there;
-}
-
-/* What Redis has is not refused with what is on top of it. */
-static bool refuse_binding(struct batch *batch, const struct store_image *image, uint64_t held)
-{
-    return store_refuse(batch->store, image, held) ||
-           (held && ack_below(batch, image, held) && store_refuse(batch->store, image, held));
-}
-
 static void say_refused(struct batch *batch, const struct store_image *image,
                         const struct outcome *outcome)
 {
@@ -570,7 +535,7 @@ static bool answer_refused(struct batch *batch, size_t i)
         store_ack_binding(batch->store, image);
     metric_add(METRIC_CHANGES_REFUSED, store_deny(batch->store, image, held.version));
     if (truth == IN_REDIS || !store_binding_waited_for(batch->store, image) ||
-        !refuse_binding(batch, image, held.version))
+        !store_refuse(batch->store, image, held.version))
         return false;
     say_refused(batch, image, &batch->hand.outcomes[i]);
     return true;

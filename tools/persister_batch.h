@@ -12,8 +12,8 @@
  *   written                    store_ack
  *   Redis had lost its key     store_forget: it is pushed whole (a HSET that adds fields says so)
  *   refused, tickets wait      Redis is read back: an earlier attempt may have been applied.
- *                              A binding that is there: store_ack_binding, also of an older one that
- *                              nobody knew to be there; the image's, if it is not: store_refuse.
+ *                              A binding that is there: store_ack_binding; else store_refuse, unless
+ *                              what is there would be refused with it.
  *                              Other changes: store_deny.  Who can't tell leaves it pending
  *   refused, nobody waits      quarantine (also what is not tried because Redis is full)
  *   unknown (dropped, fenced)  store_retry

@@ -14,7 +14,7 @@
  *   batch: MULTI HSET EXEC, WATCH leader, GET      send; Redis executes it as one
  *   store_read, examine                            read_record
  *   settle: store_ack, secure_binding, speak       acknowledge
- *   settle_refused, read_back, ack_below           settle_refused, acknowledge_below
+ *   settle_refused, read_back                      settle_refused
  *   store_refuse, edit_roll_back                   refuse
  *   judge_ticket, judge, take_ticket               judge_ticket
  *   redis_drop, went_down, establish               `lost`
@@ -61,8 +61,7 @@ bit final;             /* BLOCK_FINAL: the binding in it is never rolled back */
 byte player;           /* the binding in the record                           */
 byte bound;            /* bound_version                                       */
 bit has_acked;         /* BLOCK_ACKED: there is something to roll back to ... */
-byte acked;            /* ... and this is it,                                 */
-byte acked_at;         /* bound at this version, or not later                 */
+byte acked;            /* ... and this is it                                  */
 byte refused;          /* refused_version                                     */
 byte durable = 1;
 
@@ -170,10 +169,8 @@ inline put_binding(d)
     has_acked = has_acked && !is_acked(d);
 #if MUTANT == 2
     acked = player; /* what was there, acknowledged or not */
-    acked_at = bound;
 #else
     acked = (has_acked -> acked : player);
-    acked_at = (has_acked -> acked_at : bound);
 #endif
     has_acked = true;
     version++; /* COMMIT: the binding is published */
@@ -356,27 +353,26 @@ inline speak_refused(w)
 
 /* ---------------------------------------------------------------- acknowledging ------------ */
 
-/* secure_binding, put_below: of the binding to WHOM that Redis has, made AT or before */
-inline secure_binding(at, whom)
+/* secure_binding, put_below */
+inline secure_binding()
 {
     do
-    :: atomic { marked || bound < at -> break }
-    :: atomic { !marked && bound >= at -> skip };
+    :: atomic { marked || bound < image_bound -> break }
+    :: atomic { !marked && bound >= image_bound -> skip };
         read_current();
         atomic {
             if
             :: !unchanged /* again */
-            :: unchanged && bound == at ->
+            :: unchanged && bound == image_bound ->
                 marked = true; /* COMMIT: acknowledged */
                 break
-            :: unchanged && bound > at && (is_acked(d) || has_acked && acked_at >= at) -> break
-            :: unchanged && bound > at && !is_acked(d) && !(has_acked && acked_at >= at) ->
+            :: unchanged && bound > image_bound && is_acked(d) -> break
+            :: unchanged && bound > image_bound && !is_acked(d) ->
                 version++; /* COMMIT: put below */
                 has_acked = true;
-                acked = whom;
-                acked_at = at;
+                acked = image_player;
                 break
-            :: unchanged && bound < at -> break
+            :: unchanged && bound < image_bound -> break
             fi
         }
     od;
@@ -388,7 +384,7 @@ inline acknowledge()
 #if MUTANT != 5
     if
     :: atomic { image_pending -> skip };
-        secure_binding(image_bound, image_player)
+        secure_binding()
     :: atomic { !image_pending -> skip }
     fi;
 #endif
@@ -403,7 +399,7 @@ inline acknowledge()
 /* ---------------------------------------------------------------- refusing ----------------- */
 
 /* Up to this version nothing is refused; D is what was durable before the record was read. */
-#define kept(d) max(d, (has_acked && !is_acked(d) -> acked_at : 0))
+#define kept(d) max(d, (has_acked && !is_acked(d) -> acked : 0))
 #if MUTANT == 16
 #define is_newer(stored, d) (false)
 #else
@@ -425,7 +421,7 @@ inline roll_back()
     assert(stored_player <= player || is_late);                                       /* K2 */
     assert(((said_durable | said_at_once) & ~(BIT(player) - 1) & ~BIT(player) & (BIT(bound) - 1)) == 0); /* K1, K5 */
 #if MUTANT != 12 /* the record says at which version that was bound */
-    d = max(d, (has_acked -> acked_at : 0));
+    d = max(d, player);
 #endif
     version++; /* COMMIT: rolled back */
     has_acked = false;
@@ -475,21 +471,9 @@ inline refuse(stored)
 #if WORKERS > 1
         speak_refused(1)
 #endif
-    :: atomic { !rolled -> spared = true }
+    :: atomic { !rolled -> skip }
     fi;
     seen = 0; was_marked = false; d = 0
-}
-
-/* Redis has an unacknowledged binding that would be refused as well: it becomes what is gone back to. */
-inline acknowledge_below()
-{
-    atomic { spared = false };
-    secure_binding(answer, below);
-    speak_acked(0, answer);
-#if WORKERS > 1
-    speak_acked(1, answer);
-#endif
-    skip
 }
 
 /* Was it written by an attempt whose answer was lost? */
@@ -506,13 +490,7 @@ inline settle_refused()
         :: atomic { !lost && answer >= image_bound -> image_version = (answer < image_version -> answer : image_version) };
             acknowledge()
         :: atomic { !lost && answer < image_bound -> skip };
-            refuse(answer);
-            if
-            :: atomic { spared -> skip };
-                acknowledge_below();
-                refuse(answer)
-            :: atomic { !spared -> skip }
-            fi
+            refuse(answer)
         fi
 #endif
     :: atomic { !urgent || !(ticket[0] == WAITING || ticket[WORKERS - 1] == WAITING) -> skip }
@@ -526,7 +504,7 @@ inline ask(command)
 {
     atomic { in[c] ! command, image_version, image_player };
     if
-    :: atomic { out[c] ? result, answer, below }
+    :: atomic { out[c] ? result, answer, _ }
     :: atomic { drops < DROPS -> drops++; closed[c] = true; lost = true; result = 0 }
     fi
 }
@@ -568,8 +546,7 @@ proctype Persister(byte me) provided (living(_pid - 1))
     byte c, d, v, seen, answer, own;
     byte image_version, image_player, image_bound;
     mtype verdict, result;
-    byte below;                         /* the binding that was read back */
-    bit image_pending, was_marked, rolled, spared, urgent, held, superseded, lost = true;
+    bit image_pending, was_marked, rolled, urgent, held, superseded, lost = true;
     byte holder_was;
 #if MUTANT == 8
     bit have_read;
@@ -624,7 +601,7 @@ stand_by:
         fi;
         atomic {
             image_version = 0; image_player = 0; image_bound = 0; image_pending = false;
-            answer = 0; result = 0; held = false; holder_was = 0; urgent = false; below = 0; spared = false;
+            answer = 0; result = 0; held = false; holder_was = 0; urgent = false;
             if
             :: superseded && me == FIRST -> goto over /* and waits for the lock, which the other one holds */
             :: superseded && me == SECOND -> superseded = false; lost = true; goto stand_by
