@@ -384,10 +384,12 @@ static int insert_new(struct context *c, struct draft *d, uint64_t last_seen, bo
     if (result)
         return result;
     struct slot *s = slot_at(c->shm, slot);
-    /* What the store has keeps its version, unless the slot has come further: then it is written anew. */
+    /* What the store has keeps its version, unless the slot was used: then it is written anew, newer than both. */
     bool durable = from_store && !load_relaxed(&s->current);
-    if (!durable)
-        born_at(d, first_version(c, s));
+    if (!durable) {
+        uint64_t first = first_version(c, s);
+        born_at(d, from_store && first <= d->head.version ? d->head.version + 1 : first);
+    }
     if ((result = claim_for(c, d, &r))) {
         heap_unclaim(c, RETIRED_SLOT, slot.at);
         return result;

@@ -563,6 +563,34 @@ static void nothing_is_found_while_everything_changes(void **state)
     check(!file_says(persister_log(), "event=difference"));
 }
 
+/* What Redis has of an adopted session is older than whatever is made of it, in a used place as well. */
+static void an_adopted_session_is_newer_than_what_redis_has_of_it(void **state)
+{
+    const uint64_t version = 1000000000;
+    struct world *world = filled_world();
+    char command[64];
+    (void)state;
+    for (uint64_t handle = 3; handle <= SESSIONS; handle++)
+        check_ok(sesstab_remove(world->table, handle));
+    insert_plain(world->table, SESSIONS + 1);
+    uint64_t newest = look(world->table, SESSIONS + 1).generation;
+    wait_until_redis_equals(world->table, world->redis);
+    kill_child(world->persister);
+    make_foreign(world, 1001, newest + 1000000000);
+    snprintf(command, sizeof command, "HSET " KEY(1001) " Version %llu", (unsigned long long)version);
+    freeReplyObject(redis_query(world->redis, command));
+    freeReplyObject(redis_query(world->redis, "CONFIG SET maxmemory 1"));
+    world->persister = start_persister(world->name, world->redis->url,
+                                       (const char *[]){ "--policy", "redis", NULL });
+    wait_until(sesstab_touch(world->table, 1001, 0) == SESSTAB_OK);
+    check(look(world->table, 1001).version > version);
+    check_result(sesstab_bind(world->table, 1001, "later", 200), SESSTAB_UNKNOWN);
+    freeReplyObject(redis_query(world->redis, "CONFIG SET maxmemory 0"));
+    wait_until(!look(world->table, 1001).pending);
+    check(redis_field_is(world->redis, KEY(1001), "PlayerRef", "later"));
+    wait_until_redis_equals(world->table, world->redis);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,6 +611,7 @@ int main(void)
         TEST(a_session_that_ended_is_not_adopted),
         TEST(a_session_that_was_adopted_and_ended_is_not_adopted_again),
         TEST(a_dead_workers_sessions_come_back_detached),
+        TEST(an_adopted_session_is_newer_than_what_redis_has_of_it),
         TEST(nothing_is_found_while_everything_changes),
     };
     return run_all(tests);
