@@ -148,8 +148,8 @@ typedef struct sesstab sesstab;
  *            the table, nor will it.  (A binding is rolled back by the persister, anything else by the
  *            call itself before it returns: a caller that is killed in between leaves a change that
  *            nobody was told anything about, and which is written behind.  Others may have seen it in
- *            the meantime, and Redis may have what is no binding until what was put back is written.
- *            An increment takes its DELTA away again, whoever changed the key on top.)
+ *            the meantime, and Redis may have such a change (not a binding) until what was put back is
+ *            written.  An increment takes its DELTA away again, whoever changed the key on top.)
  *   UNKNOWN  the time is up, or the mode became MEMORY meanwhile, or what was refused could not be put
  *            back: no memory; or others had changed the key meanwhile, or deleted any after this one
  *            was, or changed anything of a session that was inserted, or whose state was set.  The

@@ -40,8 +40,9 @@
  *                  (store_compare_wanted())
  *   store_ack_binding   the same: nothing, or ACKED, which is true of what Redis had
  *   store_refuse   a CAS of the record, ACKED or durable forbid it: the two leaders' verdicts on one
- *                  binding exclude each other, and a ticket moves once (H4).  What the successor has
- *                  written and not acknowledged yet may be rolled back: Redis has it until that is written
+ *                  binding exclude each other, and a ticket moves once (H4).  Nothing, if it is known to be
+ *                  late; else what the successor has written and not acknowledged yet may be rolled back:
+ *                  Redis has it until that is written
  *   store_deny     REFUSED of a change that Redis did not take from the late one, and may yet take from
  *                  its successor, before the caller takes it back: as if it had been taken first
  *   store_forget   written once too often
@@ -215,7 +216,7 @@ unsigned store_deny(struct store *store, const struct store_image *image, uint64
  * which is older than the binding: rolls the binding back to the last acknowledged one, on top of whatever
  * is current, then answers the tickets REFUSED.  False: it could not (no memory), or may not (this binding
  * was acknowledged once, and Redis has lost it since; or its caller was told OK without waiting; or HELD is
- * newer than what it would be rolled back to: a binding that Redis has would be refused with it); nothing
+ * newer than what it would be rolled back to: what Redis has would be refused with it; or the lead is lost); nothing
  * was answered.  The session stays dirty.
  */
 bool store_refuse(struct store *store, const struct store_image *image, uint64_t held);

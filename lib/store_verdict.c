@@ -90,7 +90,8 @@ static int edit_acked(struct context *c, const struct change *change, struct dra
 {
     const struct store_image *image = arguments;
     struct block *h = &d->head;
-    if (h->bound_version <= image->bound_version || change->acked ||
+    if (h->generation != image->generation || /* removed and inserted since it was looked at */
+        h->bound_version <= image->bound_version || change->acked ||
         ((h->flags & BLOCK_ACKED) && d->acked_version >= image->bound_version))
         return CHANGE_NONE;
     size_t length = strlen(image->player);
@@ -297,8 +298,8 @@ static int edit_roll_back(struct context *c, const struct change *change, struct
 }
 
 /*
- * Nothing may be refused: Redis has what would be refused with the image's binding, because its answer was
- * lost; or another leader's acknowledgement came between.
+ * Nothing may be refused: Redis has something that would be refused with the image's binding, and that was
+ * never acknowledged; or another leader's acknowledgement came between.
  */
 static bool is_spared(const struct change *change, const struct roll_back *r)
 {
@@ -309,7 +310,7 @@ static bool is_spared(const struct change *change, const struct roll_back *r)
 bool store_refuse(struct store *s, const struct store_image *image, uint64_t held)
 {
     struct context *c = store_context(s);
-    if (!c)
+    if (!c || store_is_late(s))
         return false;
     uint64_t current;
     const struct block *b;

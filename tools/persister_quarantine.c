@@ -89,7 +89,7 @@ void quarantine_park(struct quarantine *q, const struct store_image *image)
 {
     uint64_t bit = UINT64_C(1) << image->slot.at % 64;
     size_t word = image->slot.at / 64;
-    if (!q->probe_at || !make_room(q, word + 1)) { /* Redis takes writes again, by now */
+    if (!q->probe_at /* Redis takes writes again, by now */ || !make_room(q, word + 1)) {
         store_retry(q->store, image);
         return;
     }
