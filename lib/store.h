@@ -215,9 +215,9 @@ unsigned store_deny(struct store *store, const struct store_image *image, uint64
  * Redis said no to an image whose binding is waited for, and has version HELD of the session (0: nothing),
  * which is older than the binding: rolls the binding back to the last acknowledged one, on top of whatever
  * is current, then answers the tickets REFUSED.  False: it could not (no memory), or may not (this binding
- * was acknowledged once, and Redis has lost it since; or its caller was told OK without waiting; or HELD is
- * newer than what it would be rolled back to: what Redis has would be refused with it; or the lead is lost); nothing
- * was answered.  The session stays dirty.
+ * was acknowledged once, and Redis has lost it since; or its caller was told OK without waiting; or HELD
+ * is newer than what it would be rolled back to: what Redis has would be refused with it; or the lead is
+ * lost); nothing was answered.  The session stays dirty.
  */
 bool store_refuse(struct store *store, const struct store_image *image, uint64_t held);
 
