@@ -4,7 +4,7 @@ CK_RING_PROTOTYPE(change, ring_entry)
 
 #define COUNTERS_START (UINT32_MAX - 2)
 
-/* Also while another thread prepares it (pairs with the store of the size). */
+/* Also while another thread prepares it: the size is stored last (ring_prepare). */
 static bool usable(const struct shm *shm, const struct ring *r)
 {
     return __atomic_load_n(&r->ring.size, __ATOMIC_ACQUIRE) == shm->ring_entries &&
@@ -23,7 +23,7 @@ int ring_prepare(struct shm *shm, unsigned index)
     /* As ck_ring_init(), but the size comes last: killed before, it is prepared again. */
     r->ring.c_head = r->ring.p_tail = r->ring.p_head = COUNTERS_START;
     r->ring.mask = shm->ring_entries - 1;
-    __atomic_store_n(&r->ring.size, shm->ring_entries, __ATOMIC_RELEASE); /* COMMIT: usable */
+    __atomic_store_n(&r->ring.size, shm->ring_entries, __ATOMIC_RELEASE); /* COMMIT: usable() */
     return 0;
 }
 
