@@ -473,8 +473,8 @@ SESSTAB_API int sesstab_metadata_next(const sesstab_view *view, size_t *position
  * `pending` until Redis has acknowledged it.
  *
  *   OK       durable: Redis acknowledged this binding, or a later change on top of it.
- *   REFUSED  Redis said no, and does not have it.  The binding was rolled back to the last acknowledged
- *            one before this was said.
+ *   REFUSED  Redis said no, and, asked again, did not have it.  The binding was rolled back to the last
+ *            acknowledged one before this was said.
  *   UNKNOWN  the time is up, or it can't be told any more (the caller was stopped meanwhile, for long).
  *            The binding stays, pending, and will be resolved.
  *   NOTFOUND there is no such session, or it was removed while this call waited.
